@@ -1,0 +1,294 @@
+"""The fold: from records to the state they come to, record by record, or all at once in columns; nothing is decided here.
+
+The same `fold` moves the state in production, in a simulation and in a replay, so that they can't differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gridgov.errors import Damaged
+from gridgov.journal import (
+    ENTRY_KINDS,
+    Close,
+    ConstraintsChange,
+    Control,
+    Decision,
+    Flow,
+    Genesis,
+    JournalRecord,
+    Registration,
+    Settlement,
+    decode,
+    digest,
+)
+from gridgov.model import BOUNDARY, Kind, LedgerEntry, Outcome, Transfer
+from gridgov.state import Hold, State, drawdown
+
+# --- record by record -------------------------------------------------------------------------------------------------
+
+
+def entries_of(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
+    """The ledger entries that a record makes; `state` is that before the record (a settlement needs its hold)."""
+    payload = record.payload
+    if type(payload) is Decision:
+        if payload.outcome is not Outcome.EXECUTED:
+            return ()
+        return _transfer_entries(record, payload.proposal_id, payload.effective, payload.entries)
+    if type(payload) is Flow:
+        return _flow_entries(record, payload)
+    if type(payload) is Settlement:
+        if payload.outcome is not Outcome.EXECUTED:
+            return ()
+        held = state.holds[payload.proposal_id].decision
+        return _transfer_entries(record, payload.proposal_id, held.effective, payload.entries)
+    if type(payload) is Genesis:
+        given = [line for line in payload.opening if line[2]]
+        return tuple(
+            LedgerEntry(i, None, BOUNDARY, actor, resource, amount, record.at, record.seq, 0, Kind.GENESIS)
+            for i, (actor, resource, amount) in enumerate(given, start=1)
+        )
+    return ()
+
+
+def _transfer_entries(
+    record: JournalRecord, proposal_id: str, transfers: tuple[Transfer, ...], ids: tuple[int, ...]
+) -> tuple[LedgerEntry, ...]:
+    at, seq, epoch = record.at, record.seq, record.epoch
+    return tuple(
+        [
+            LedgerEntry(i, proposal_id, giver, taker, resource, amount, at, seq, epoch, Kind.TRANSFER)  # type: ignore[arg-type]
+            for i, (giver, taker, resource, amount) in zip(ids, transfers, strict=True)
+        ]
+    )
+
+
+def _flow_entries(record: JournalRecord, flow: Flow) -> tuple[LedgerEntry, ...]:
+    at, seq, epoch = record.at, record.seq, record.epoch
+    kind = ENTRY_KINDS.get(flow.kind)
+    if kind is Kind.PRODUCE or kind is Kind.GROW:
+        return tuple(
+            LedgerEntry(r.entry, None, BOUNDARY, r.actor, r.resource, r.applied, at, seq, epoch, kind)
+            for r in flow.readings
+            if r.entry is not None
+        )
+    if kind is None:
+        return ()
+    return tuple(
+        LedgerEntry(r.entry, None, r.actor, BOUNDARY, r.resource, r.applied, at, seq, epoch, kind)
+        for r in flow.readings
+        if r.entry is not None
+    )
+
+
+def fold(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
+    """Moves the state by one record and returns the record's entries. Complexity: O(what the record says)."""
+    entries = entries_of(state, record)
+    payload = record.payload
+    state.seq, state.digest, state.at = record.seq, record.digest, record.at
+    if type(payload) is Decision:
+        _fold_decision(state, payload, entries)
+    elif type(payload) is Flow:
+        state.apply(entries)
+        if payload.kind == "need":
+            for reading in payload.readings:
+                needs = state.needs.setdefault(reading.resource, {})
+                needs[reading.actor] = needs.get(reading.actor, 0) + reading.requested
+    elif type(payload) is Close:
+        state.epoch += 1
+        state.needs = {}
+        state.moved = {}
+        state.sent = {name: {} for name in state.resources}
+    elif type(payload) is Settlement:
+        _fold_settlement(state, payload, entries)
+    elif type(payload) is ConstraintsChange:
+        state.constraints, state.constraints_seq = payload.constraints, record.seq
+    elif type(payload) is Control:
+        state.paused = payload.paused
+        state.refused_in_a_row = state.unavailable_in_a_row = 0
+    elif type(payload) is Registration:
+        state.actors.update({actor.id: actor for actor in payload.actors})
+        state.mandates.update({name: None if m is None else frozenset(m) for name, m in payload.mandates.items()})
+        state.frozen.update(actor for actor, frozen in payload.frozen.items() if frozen)
+        state.frozen.difference_update(actor for actor, frozen in payload.frozen.items() if not frozen)
+    else:
+        assert type(payload) is Genesis
+        _fold_genesis(state, payload, record.seq, entries)
+    return entries
+
+
+def _fold_genesis(state: State, genesis: Genesis, seq: int, entries: tuple[LedgerEntry, ...]) -> None:
+    state.actors = {actor.id: actor for actor in genesis.actors}
+    state.resources = {resource.name: resource for resource in genesis.resources}
+    state.balances = {name: {BOUNDARY: 0} for name in state.resources}
+    state.reserved = {name: {} for name in state.resources}
+    state.sent = {name: {} for name in state.resources}
+    state.constraints, state.constraints_seq = genesis.constraints, seq
+    for actor, resource, _ in genesis.opening:
+        state.balances[resource].setdefault(actor, 0)
+    state.apply(entries)
+    state.epoch = 1
+
+
+def _fold_decision(state: State, decision: Decision, entries: tuple[LedgerEntry, ...]) -> None:
+    outcome = decision.outcome
+    if outcome is Outcome.EXECUTED:
+        _fold_transfers(state, entries)
+        state.refused_in_a_row = state.unavailable_in_a_row = 0
+        return
+    if outcome is Outcome.UNAVAILABLE:
+        state.unavailable_in_a_row += 1
+        return
+    state.unavailable_in_a_row = 0
+    if outcome is Outcome.REJECTED or outcome is Outcome.MALFORMED:
+        state.refused_in_a_row += 1
+        return
+    state.refused_in_a_row = 0
+    if outcome is Outcome.HELD:
+        hold = Hold(decision, state.epoch, drawdown(decision.effective))
+        state.holds[decision.proposal_id] = hold
+        for (actor, resource), amount in hold.reserved.items():
+            reserved = state.reserved[resource]
+            reserved[actor] = reserved.get(actor, 0) + amount
+
+
+def release(state: State, proposal_id: str) -> Hold:
+    """Ends a hold: what it reserved is available again."""
+    hold = state.holds.pop(proposal_id)
+    for (actor, resource), amount in hold.reserved.items():
+        reserved = state.reserved[resource]
+        reserved[actor] -= amount
+        if not reserved[actor]:
+            del reserved[actor]
+    return hold
+
+
+def _fold_settlement(state: State, settlement: Settlement, entries: tuple[LedgerEntry, ...]) -> None:
+    release(state, settlement.proposal_id)
+    _fold_transfers(state, entries)
+
+
+def _fold_transfers(state: State, entries: tuple[LedgerEntry, ...]) -> None:
+    state.apply(entries)
+    for entry in entries:
+        sent = state.sent[entry.resource]
+        sent[entry.actor_from] = sent.get(entry.actor_from, 0) + entry.amount
+        state.moved[entry.resource] = state.moved.get(entry.resource, 0) + entry.amount
+
+
+def chain(lines: Iterable[tuple[str, bytes]]) -> Iterator[JournalRecord]:
+    """Records from their bodies and digests, each checked against the one before: digest, seq and time.
+
+    Raises Damaged at the first record that was changed, cut out, put in or moved; the message names it.
+    """
+    previous, seq, at = bytes(32), 0, 0
+    for body, found in lines:
+        seq += 1
+        where = f"journal record {seq}"
+        if digest(previous, body) != found:
+            raise Damaged(f"{where}: its digest does not follow from the record before and its body")
+        try:
+            record = decode(body, found)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Damaged(f"{where}: its body is no record ({type(error).__name__}: {error})") from None
+        if record.seq != seq:
+            raise Damaged(f"{where}: says that it is number {record.seq}")
+        if record.at < at:
+            raise Damaged(f"{where}: its time goes back")
+        previous, at = found, record.at
+        yield record
+
+
+def replay(records: Iterable[JournalRecord], *, epoch: int | None = None, entry: int | None = None) -> State:
+    """The state at the end of the records, at the close of an epoch, or after the record that made an entry.
+
+    Raises KeyError where the records never come to that epoch or entry.
+    """
+    state = State()
+    for record in records:
+        fold(state, record)
+        if entry is not None and state.entries >= entry:
+            return state
+        if epoch is not None and state.epoch > epoch:
+            return state
+    if entry is not None or epoch is not None:
+        raise KeyError(entry if entry is not None else epoch)
+    return state
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+Ints = NDArray[np.int64]
+
+
+class Columns(NamedTuple):
+    """A ledger in columns, in order of id. Shapes: all (entries,); codes index `actors` and `resources`."""
+
+    actors: tuple[str, ...]
+    resources: tuple[str, ...]
+    actor_from: Ints
+    actor_to: Ints
+    resource: Ints
+    amount: Ints
+    epoch: Ints
+
+
+def columns(entries: Sequence[LedgerEntry], actors: Sequence[str], resources: Sequence[str]) -> Columns:
+    """The entries as arrays. Complexity: O(entries), about a microsecond each."""
+    actor_code = {actor: i for i, actor in enumerate(actors)}
+    resource_code = {resource: i for i, resource in enumerate(resources)}
+    count = len(entries)
+
+    def array(values: Iterable[int]) -> Ints:
+        return np.fromiter(values, np.int64, count)
+
+    return Columns(
+        tuple(actors),
+        tuple(resources),
+        array(actor_code[e.actor_from] for e in entries),
+        array(actor_code[e.actor_to] for e in entries),
+        array(resource_code[e.resource] for e in entries),
+        array(e.amount for e in entries),
+        array(e.epoch for e in entries),
+    )
+
+
+def _sums(index: Ints, amount: Ints, size: int) -> Ints:
+    """Exact sums of amounts by index: float64 bins hold whole numbers exactly below 2**53, so larger ones go in halves."""
+    if not amount.size:
+        return np.zeros(size, np.int64)
+    if int(amount.max()) * amount.size < 2**53:
+        return np.bincount(index, amount, size).astype(np.int64)
+    low, high = amount & 0x3FFFFFF, amount >> 26
+    return np.bincount(index, low, size).astype(np.int64) + (
+        np.bincount(index, high, size).astype(np.int64) << 26
+    )
+
+
+def balances_at(ledger: Columns, epoch: int | None = None) -> Ints:
+    """Balances at the close of an epoch, or after all entries. Shape (actors, resources), minor units."""
+    width = len(ledger.resources)
+    size = len(ledger.actors) * width
+    end = len(ledger.epoch) if epoch is None else int(np.searchsorted(ledger.epoch, epoch, "right"))
+    resource, amount = ledger.resource[:end], ledger.amount[:end]
+    given = _sums(ledger.actor_from[:end] * width + resource, amount, size)
+    taken = _sums(ledger.actor_to[:end] * width + resource, amount, size)
+    return (taken - given).reshape(-1, width)
+
+
+def balances_every(ledger: Columns, epochs: int) -> Ints:
+    """Balances at the close of every epoch 0..epochs. Shape (epochs + 1, actors, resources), minor units.
+
+    Complexity: O(entries + epochs x actors x resources).
+    """
+    width = len(ledger.resources)
+    cells = len(ledger.actors) * width
+    base = ledger.epoch * cells + ledger.resource
+    size = (epochs + 1) * cells
+    change = _sums(base + ledger.actor_to * width, ledger.amount, size)
+    change -= _sums(base + ledger.actor_from * width, ledger.amount, size)
+    return np.cumsum(change.reshape(epochs + 1, len(ledger.actors), width), axis=0)

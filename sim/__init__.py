@@ -1,0 +1,1 @@
+"""The simulation harness: runs scenarios through the same path as production, offline and reproducibly."""
