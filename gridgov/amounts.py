@@ -15,6 +15,9 @@ SCALE_MAX = 6
 LIMIT = 10**15
 """Amounts and all balances but the boundary's stay below this many minor units (15 digits: exact in a float64)."""
 
+POWERS = tuple(int(10**scale) for scale in range(SCALE_MAX + 1))
+"""Minor units in a unit, by scale."""
+
 _EXPONENT_MAX = 40
 
 
@@ -31,7 +34,7 @@ def exponent(value: Decimal) -> int:
 def to_minor(value: int | Decimal, scale: int) -> int | None:
     """Minor units of an exact decimal; None where it has more decimals than the scale, or is absurdly large."""
     if isinstance(value, int):
-        return value * 10**scale
+        return value * POWERS[scale]
     if not value:
         return 0
     last = exponent(value)
@@ -41,7 +44,7 @@ def to_minor(value: int | Decimal, scale: int) -> int | None:
     assert isinstance(power, int)
     number = int("".join(map(str, digits)))
     shift = power + scale
-    number = number * 10**shift if shift >= 0 else number // 10**-shift
+    number = int(number * 10**shift) if shift >= 0 else int(number // 10**-shift)
     return -number if sign else number
 
 

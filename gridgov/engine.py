@@ -42,6 +42,9 @@ from gridgov.replay import fold
 from gridgov.state import State
 from gridgov.validate import validate
 
+SETTLEMENTS = ("approve", "reject", "expire")
+"""The ways in which a hold ends."""
+
 
 class Engine:
     """Decides, appends and folds, one step after the other, over one ledger.
@@ -59,23 +62,24 @@ class Engine:
     def append(self, payload: Payload, at: int) -> JournalRecord:
         """Seals the payload as the next record, folds it and hands it to the ledger. Time never goes back."""
         state = self.state
-        epoch = 0 if type(payload) is Genesis else state.epoch
-        record = seal(state.digest, state.seq + 1, epoch, max(at, state.at), payload)
+        if type(payload) is Genesis:
+            record = seal(state.digest, 1, 0, at, payload)
+        else:
+            record = seal(state.digest, state.seq + 1, state.epoch, max(at, state.at), payload)
         entries = fold(state, record)
         self.ledger.append(record, entries)
         return record
 
     # --- what the AI asks -----------------------------------------------------------------------------------------
 
-    def propose(
-        self, proposal: Proposal, at: int, *, asked: tuple[Transfer, ...] | None = None, starved: bool = False
-    ) -> Decision:
+    def propose(self, proposal: Proposal, at: int, *, asked: tuple[Transfer, ...] | None = None) -> Decision:
         """Judges a proposal and applies it, all or nothing; the same id and input again gets the recorded decision.
 
-        `asked` is what was asked for where an allocation granted less; with `starved` it granted nothing of some
-        transfer, and the proposal is refused for that. Raises Conflict where the id was used with other input.
+        `asked` is what was asked for where an allocation granted less: what is judged and applied is the proposal.
+        Raises Conflict where the id was used with other input.
         """
-        decision = decide(self.state, proposal, asked=asked, starved=starved)
+        assert proposal.mandate is None, "a mandate that counts is registered, so that a replay knows it"
+        decision = decide(self.state, proposal, asked)
         return self._again(decision) or self._append_decision(decision, at)
 
     def fail(self, proposal_id: str, proposer: str, n: int, fault: Malformed | Unavailable, at: int) -> Decision:
@@ -95,14 +99,13 @@ class Engine:
 
     def _append_decision(self, decision: Decision, at: int) -> Decision:
         self.append(decision, at)
-        if self.state.constraints.auto_pause is not None:
-            self._auto_pause(at)
+        self._auto_pause(at)
         return decision
 
     def _auto_pause(self, at: int) -> None:
         """Pauses where too much was refused, failed or moved; a person resumes."""
         state, limits = self.state, self.state.constraints.auto_pause
-        if state.paused or limits is None:
+        if limits is None or state.paused:
             return
         refused, failed = limits.refused_in_a_row, limits.unavailable_in_a_row
         if refused is not None and state.refused_in_a_row >= refused:
@@ -123,6 +126,8 @@ class Engine:
         Raises BadInput where nothing is held under this id.
         """
         state = self.state
+        if decision not in SETTLEMENTS:
+            raise BadInput(f"{decision!r} settles nothing; expected one of: {', '.join(SETTLEMENTS)}")
         if proposal_id not in state.holds:
             raise BadInput(f"no proposal {proposal_id} is held; it may have been settled already")
         hold = state.holds[proposal_id]
@@ -146,6 +151,7 @@ class Engine:
             reason,
         )
         self.append(settlement, at)
+        self._auto_pause(at)
         return settlement
 
     def _judge_released(self, reserved: dict[tuple[str, str], int], proposal: Proposal) -> Verdict:
@@ -169,7 +175,9 @@ class Engine:
 
     def need(self, name: str, requests: Iterable[flows.Request], at: int) -> Flow:
         """Announces demands; see `flows.need`."""
-        return self._flow(flows.need(name, requests), at)
+        flow = flows.need(name, requests)
+        assert all(r.requested >= 0 and r.actor in self.state.actors for r in flow.readings), "checked where it came in"
+        return self._flow(flow, at)
 
     def take(self, name: str, requests: Iterable[flows.Request], at: int) -> Flow:
         """Consumes; see `flows.take`."""
@@ -218,12 +226,12 @@ def outcome_of(verdict: Verdict, proposal: Proposal) -> Outcome:
     return Outcome.HELD if verdict.hold else Outcome.EXECUTED
 
 
-def decide(
-    state: State, proposal: Proposal, *, asked: tuple[Transfer, ...] | None = None, starved: bool = False
-) -> Decision:
+def decide(state: State, proposal: Proposal, asked: tuple[Transfer, ...] | None = None) -> Decision:
     """What would be decided of a proposal as things stand; nothing is appended. See `Engine.propose`."""
     transfers = proposal.transfers if asked is None else asked
-    verdict = _starved(proposal, transfers) if starved else validate(state, state.constraints, proposal)
+    verdict = validate(state, state.constraints, proposal)
+    if asked is not None:
+        verdict = verdict._replace(violations=tuple(_shortfall(v, proposal, asked) for v in verdict.violations))
     outcome = outcome_of(verdict, proposal)
     first = state.entries + 1
     return Decision(
@@ -238,20 +246,19 @@ def decide(
         tuple(range(first, first + len(transfers))) if outcome is Outcome.EXECUTED else (),
         None if transfers == proposal.transfers else tuple([t.amount for t in proposal.transfers]),
         state.epoch + state.constraints.hold_epochs if outcome is Outcome.HELD else None,
-        proposal.seen is not None and proposal.seen.seq != state.seq,
+        proposal.seen is not None and proposal.seen.entries != state.entries,
     )
 
 
-def _starved(proposal: Proposal, asked: tuple[Transfer, ...]) -> Verdict:
-    """The refusal of a proposal of which an allocation could grant some transfer nothing at all."""
-    return Verdict(
-        tuple(
-            Violation(Code.INSUFFICIENT_BALANCE, f"transfers[{i}].amount", 0, t.amount, t.resource)
-            for i, (t, granted) in enumerate(zip(asked, proposal.transfers, strict=True))
-            if not granted.amount and isinstance(t.amount, int)
-        ),
-        False,
-    )
+def _shortfall(violation: Violation, proposal: Proposal, asked: tuple[Transfer, ...]) -> Violation:
+    """A share of 0 is not what was asked for: there was not enough."""
+    if violation.code is not Code.NON_POSITIVE_AMOUNT:
+        return violation
+    index = int(violation.path.removeprefix("transfers[").partition("]")[0])
+    wanted = asked[index].amount
+    if proposal.transfers[index].amount == wanted or not isinstance(wanted, int):
+        return violation
+    return violation._replace(code=Code.INSUFFICIENT_BALANCE, limit=0, actual=wanted)
 
 
 def faulted(proposal_id: str, proposer: str, n: int, fault: Malformed | Unavailable) -> Decision:
@@ -260,7 +267,7 @@ def faulted(proposal_id: str, proposer: str, n: int, fault: Malformed | Unavaila
         outcome, given = Outcome.MALFORMED, fault.raw
     else:
         outcome, given = Outcome.UNAVAILABLE, fault.kind.encode()
-    digest = hashlib.sha256(given).hexdigest()
+    digest = hashlib.sha256(f"{outcome}\n".encode() + given).hexdigest()
     return Decision(proposal_id, proposer, n, digest, (), "", outcome, fault=fault[0], detail=fault.detail)
 
 

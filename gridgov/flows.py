@@ -30,16 +30,22 @@ def give(state: State, kind: Kind, name: str, requests: Iterable[Request]) -> Fl
     given: dict[tuple[str, str], int] = {}
     readings = []
     for actor, resource, amount in requests:
+        _check(state, actor, amount)
         given[actor, resource] = given.get((actor, resource), 0) + amount
         if given[actor, resource] > room(state, actor, resource):
             scale = state.resources[resource].scale
             raise BadInput(
-                f"epoch {state.epoch}, flow {name}: {plain(amount, scale)} more {resource} would take {actor}'s balance "
-                f"beyond 15 digits; produce less, or give the resource a smaller scale"
+                f"epoch {state.epoch}, flow {name}: {plain(amount, scale)} more {resource} would take {actor}'s "
+                f"balance beyond 15 digits; produce less, or give the resource a smaller scale"
             )
         entry += 1 if amount else 0
         readings.append(Reading(actor, resource, amount, amount, entry if amount else None))
     return Flow(kind, name, tuple(readings))
+
+
+def _check(state: State, actor: str, amount: int) -> None:
+    assert amount >= 0, "checked where it came in"
+    assert actor in state.actors, "checked where it came in"
 
 
 def need(name: str, requests: Iterable[Request]) -> Flow:
@@ -53,6 +59,7 @@ def take(state: State, kind: Kind, name: str, requests: Iterable[Request]) -> Fl
     taken: dict[tuple[str, str], int] = {}
     readings = []
     for actor, resource, amount in requests:
+        _check(state, actor, amount)
         before = taken.get((actor, resource), 0)
         applied = min(amount, state.available(actor, resource) - before)
         taken[actor, resource] = before + applied

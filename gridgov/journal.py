@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from json.encoder import encode_basestring as _quote
@@ -44,16 +43,34 @@ def digest(previous: bytes, body: str) -> bytes:
 
 
 def canonical(value: Any) -> str:
-    """The canonical JSON of plain values: sorted keys, no spaces, UTF-8; refuses floats and other types."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
-    )
+    """The canonical JSON of plain values: sorted keys, no spaces, UTF-8.
+
+    Decimals become plain text. Raises TypeError for floats, other types, and keys that are not text.
+    """
+    _check_plain(value)
+    return _dumps(value)
+
+
+def _check_plain(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, own in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{type(key).__name__} is no key in canonical JSON")
+            _check_plain(own)
+    elif isinstance(value, list | tuple):
+        for own in value:
+            _check_plain(own)
+    elif value is not None and not isinstance(value, str | int | Decimal):
+        raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return plain_decimal(value)
-    raise TypeError(f"{type(value).__name__} has no canonical form")
+    assert isinstance(value, Decimal), "checked before, or written by the encoders below"
+    return plain_decimal(value)
 
 
 class Genesis(NamedTuple):
@@ -73,8 +90,8 @@ class Registration(NamedTuple):
     """Actors that join, actors that are frozen or thawed, and what each proposer may move (None: everything)."""
 
     actors: tuple[Actor, ...] = ()
-    frozen: dict[str, bool] = {}
-    mandates: dict[str, tuple[str, ...] | None] = {}
+    frozen: Mapping[str, bool] = {}  # noqa: RUF012 - never changed, and it can be pickled
+    mandates: Mapping[str, tuple[str, ...] | None] = {}  # noqa: RUF012 - never changed, and it can be pickled
     operator: str = ""
     reason: str = ""
 
@@ -162,8 +179,7 @@ class Control(NamedTuple):
 Payload = Genesis | Registration | ConstraintsChange | Flow | Decision | Settlement | Close | Control
 
 
-@dataclass(frozen=True, slots=True)
-class JournalRecord:
+class JournalRecord(NamedTuple):
     """One step of the total order. `payload` is what `body` says; `digest` chains `body` to the record before."""
 
     seq: int
@@ -225,9 +241,7 @@ def transfers_text(transfers: tuple[Transfer, ...]) -> str:
     parts = []
     for actor_from, actor_to, resource, amount in transfers:
         text = amount if type(amount) is int else _quote(plain_decimal(amount))
-        parts.append(
-            f'{{"amount":{text},"from":{_key(actor_from)},"resource":{_key(resource)},"to":{_key(actor_to)}}}'
-        )
+        parts.append(f'{{"amount":{text},"from":{_key(actor_from)},"resource":{_key(resource)},"to":{_key(actor_to)}}}')
     return f"[{','.join(parts)}]"
 
 
@@ -250,19 +264,19 @@ def _decision(decision: Decision) -> str:
     if decision.fault:
         parts.append(f'"fault":{_quote(decision.fault)}')
     if decision.granted is not None:
-        parts.append(f'"granted":{canonical(decision.granted)}')
+        parts.append(f'"granted":{_dumps(decision.granted)}')
     if decision.held_until is not None:
         parts.append(f'"held_until":{decision.held_until}')
     parts.append(
         f'"input":"{decision.input}","n":{decision.n},"outcome":"{decision.outcome}",'
-        f'"proposal_id":"{decision.proposal_id}","proposer":{_key(decision.proposer)},'
+        f'"proposal_id":{_quote(decision.proposal_id)},"proposer":{_key(decision.proposer)},'
         f'"reasoning":{_quote(decision.reasoning)}'
     )
     if decision.state_moved:
         parts.append('"state_moved":true')
     parts.append(f'"transfers":{transfers_text(decision.transfers)}')
     parts.append(
-        f'"violations":{canonical([_violation(v) for v in decision.violations]) if decision.violations else "[]"}'
+        f'"violations":{_dumps([_violation(v) for v in decision.violations]) if decision.violations else "[]"}'
     )
     return f"{{{','.join(parts)}}}"
 
@@ -277,7 +291,10 @@ def _genesis(payload: Genesis) -> dict[str, Any]:
 
 
 def _registration(payload: Registration) -> dict[str, Any]:
-    return {**payload._asdict(), "actors": [actor._asdict() for actor in payload.actors]}
+    return {
+        **payload._asdict(),
+        "actors": [actor._asdict() for actor in payload.actors],
+    }
 
 
 def _constraints_change(payload: ConstraintsChange) -> dict[str, Any]:
@@ -312,7 +329,9 @@ def encode(payload: Payload) -> str:
     if type(payload) is Decision:
         return _decision(payload)
     kind = KINDS[type(payload)]
-    return canonical(_ENCODE[kind](payload) if kind in _ENCODE else payload._asdict())
+    if type(payload) is Genesis:
+        _check_plain(payload.scenario)
+    return _dumps(_ENCODE[kind](payload) if kind in _ENCODE else payload._asdict())
 
 
 def seal(previous: bytes, seq: int, epoch: int, at: int, payload: Payload) -> JournalRecord:
@@ -393,8 +412,16 @@ ENTRY_KINDS = {kind.value: kind for kind in Kind}
 """From the kind of a flow to the kind of its entries; `need` has none."""
 
 
+NOT_A_RECORD = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+"""What `decode` raises where a body is no record: it reads what nobody may have written."""
+
+
 def decode(body: str, digest_: bytes) -> JournalRecord:
-    """The record whose body this is; raises ValueError, KeyError or TypeError where it isn't one."""
+    """The record whose body this is; raises one of `NOT_A_RECORD` where it isn't one."""
     found = json.loads(body)
+    if not all(type(found[key]) is int for key in ("at", "epoch", "seq")):
+        raise TypeError("at, epoch and seq are whole numbers")
+    if (found["kind"] == "genesis") != (found["seq"] == 1):
+        raise ValueError("the first record is the genesis, and no other")
     payload = _DECODE[found["kind"]](found["payload"])
     return JournalRecord(found["seq"], found["epoch"], found["kind"], found["at"], payload, body, digest_)

@@ -111,15 +111,19 @@ class Transfer(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a proposer had before it: the open epoch, the constraints' journal seq, and the state's last seq."""
+    """What a proposer had before it: the open epoch, the constraints' journal seq, and the last entry's id."""
 
     epoch: int
     constraints_seq: int
-    seq: int
+    entries: int
 
 
 class Proposal(NamedTuple):
-    """Zero or more transfers, all or nothing, with reasoning. `seen` is None where nobody said."""
+    """Zero or more transfers, all or nothing, with reasoning.
+
+    `seen` is what the proposer had before it, None where nobody said; `mandate` is whose balances it may move where
+    that is not registered in the journal (a shadow's), else None.
+    """
 
     id: str
     proposer: str
@@ -127,14 +131,15 @@ class Proposal(NamedTuple):
     transfers: tuple[Transfer, ...]
     reasoning: str
     seen: Seen | None = None
+    mandate: frozenset[str] | None = None
 
 
 class Malformed(NamedTuple):
-    """A reply that was no proposal: its code (see `reply`), where, and what was found; `raw` identifies the input."""
+    """A reply that was no proposal: its code (see `reply`), where and what was found, and the raw reply."""
 
     code: str
     detail: str
-    raw: bytes = b""
+    raw: bytes
 
 
 class Unavailable(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a proposer is: who is asked, what it is shown, what it may answer; how a question is put to a model is in `prompt`.
+"""What a proposer is: who is asked, what it is shown, what it may answer; how a model is asked is in `prompt`.
 
 A proposer never moves anything. What it answers is judged by `validate` and applied by `engine`.
 """
@@ -24,16 +24,23 @@ class Context:
     """What a proposer is shown in one round.
 
     `state` is the working state, to be read only; `actor` is whom the proposer speaks for (None: for everyone);
-    `history` holds what its last proposals came to, oldest first, as many as the scenario says.
+    `history` holds what its last proposals came to, oldest first, as many as the scenario says; `mandate` is whose
+    balances it may move (None: everyone's), by default as the journal has it.
     """
 
     def __init__(
-        self, round_: Round, state: State, actor: str | None = None, history: tuple[Decision, ...] = ()
+        self,
+        round_: Round,
+        state: State,
+        actor: str | None = None,
+        history: tuple[Decision, ...] = (),
+        mandate: frozenset[str] | None = None,
     ) -> None:
         self.round = round_
         self.state = state
         self.actor = actor
         self.history = history
+        self.mandate = state.mandates.get(round_.proposer) if mandate is None else mandate
 
     @cached_property
     def world_state(self) -> WorldState:

@@ -1,4 +1,4 @@
-"""The fold: from records to the state they come to, record by record, or all at once in columns; nothing is decided here.
+"""The fold: from records to the state they come to, one by one, or all at once in columns; nothing is decided here.
 
 The same `fold` moves the state in production, in a simulation and in a replay, so that they can't differ.
 """
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from gridgov.errors import Damaged
 from gridgov.journal import (
     ENTRY_KINDS,
+    NOT_A_RECORD,
+    START,
     Close,
     ConstraintsChange,
     Control,
@@ -185,19 +187,19 @@ def chain(lines: Iterable[tuple[str, bytes]]) -> Iterator[JournalRecord]:
 
     Raises Damaged at the first record that was changed, cut out, put in or moved; the message names it.
     """
-    previous, seq, at = bytes(32), 0, 0
-    for body, found in lines:
-        seq += 1
+    previous = START
+    at: int | None = None
+    for seq, (body, found) in enumerate(lines, start=1):
         where = f"journal record {seq}"
-        if digest(previous, body) != found:
-            raise Damaged(f"{where}: its digest does not follow from the record before and its body")
         try:
+            if digest(previous, body) != found:
+                raise Damaged(f"{where}: its digest does not follow from the record before and its body")
             record = decode(body, found)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except NOT_A_RECORD as error:
             raise Damaged(f"{where}: its body is no record ({type(error).__name__}: {error})") from None
         if record.seq != seq:
             raise Damaged(f"{where}: says that it is number {record.seq}")
-        if record.at < at:
+        if at is not None and record.at < at:
             raise Damaged(f"{where}: its time goes back")
         previous, at = found, record.at
         yield record
@@ -208,6 +210,8 @@ def replay(records: Iterable[JournalRecord], *, epoch: int | None = None, entry:
 
     Raises KeyError where the records never come to that epoch or entry.
     """
+    if (epoch is not None and epoch < 0) or (entry is not None and entry < 1):
+        raise KeyError(entry if entry is not None else epoch)
     state = State()
     for record in records:
         fold(state, record)
@@ -258,15 +262,13 @@ def columns(entries: Sequence[LedgerEntry], actors: Sequence[str], resources: Se
 
 
 def _sums(index: Ints, amount: Ints, size: int) -> Ints:
-    """Exact sums of amounts by index: float64 bins hold whole numbers exactly below 2**53, so larger ones go in halves."""
+    """Exact sums by index: float64 bins hold whole numbers exactly below 2**53, so larger amounts go in halves."""
     if not amount.size:
         return np.zeros(size, np.int64)
     if int(amount.max()) * amount.size < 2**53:
         return np.bincount(index, amount, size).astype(np.int64)
     low, high = amount & 0x3FFFFFF, amount >> 26
-    return np.bincount(index, low, size).astype(np.int64) + (
-        np.bincount(index, high, size).astype(np.int64) << 26
-    )
+    return np.bincount(index, low, size).astype(np.int64) + (np.bincount(index, high, size).astype(np.int64) << 26)
 
 
 def balances_at(ledger: Columns, epoch: int | None = None) -> Ints:
@@ -283,12 +285,14 @@ def balances_at(ledger: Columns, epoch: int | None = None) -> Ints:
 def balances_every(ledger: Columns, epochs: int) -> Ints:
     """Balances at the close of every epoch 0..epochs. Shape (epochs + 1, actors, resources), minor units.
 
-    Complexity: O(entries + epochs x actors x resources).
+    Entries of later epochs are left out. Complexity: O(entries + epochs x actors x resources).
     """
+    end = int(np.searchsorted(ledger.epoch, epochs, "right"))
+    epoch, resource, amount = ledger.epoch[:end], ledger.resource[:end], ledger.amount[:end]
     width = len(ledger.resources)
     cells = len(ledger.actors) * width
-    base = ledger.epoch * cells + ledger.resource
+    base = epoch * cells + resource
     size = (epochs + 1) * cells
-    change = _sums(base + ledger.actor_to * width, ledger.amount, size)
-    change -= _sums(base + ledger.actor_from * width, ledger.amount, size)
+    change = _sums(base + ledger.actor_to[:end] * width, amount, size)
+    change -= _sums(base + ledger.actor_from[:end] * width, amount, size)
     return np.cumsum(change.reshape(epochs + 1, len(ledger.actors), width), axis=0)

@@ -79,7 +79,7 @@ class State:
     @property
     def seen(self) -> Seen:
         """What a proposer who looks now has before it."""
-        return Seen(self.epoch, self.constraints_seq, self.seq)
+        return Seen(self.epoch, self.constraints_seq, self.entries)
 
     def apply(self, entries: Iterable[LedgerEntry]) -> None:
         """Moves the balances; every entry takes from one actor what it gives to another, so each sum stays 0."""

@@ -26,7 +26,7 @@ def validate(state: State, constraints: Constraints, proposal: Proposal, *, sett
     found = _of_proposal(state, constraints, proposal, settling)
     if found is not None:
         return Verdict((found,), False)
-    mandate = state.mandates.get(proposal.proposer)
+    mandate = proposal.mandate if proposal.mandate is not None else state.mandates.get(proposal.proposer)
     violations: list[Violation] = []
     net: Moved = {}
     sent: Moved = {}
@@ -62,9 +62,7 @@ def _of_proposal(state: State, constraints: Constraints, proposal: Proposal, set
             if seen.epoch != state.epoch:
                 return Violation(Code.STALE_WORLD_STATE, "epoch", state.epoch, seen.epoch)
             if seen.constraints_seq != state.constraints_seq:
-                return Violation(
-                    Code.STALE_WORLD_STATE, "constraints", state.constraints_seq, seen.constraints_seq
-                )
+                return Violation(Code.STALE_WORLD_STATE, "constraints", state.constraints_seq, seen.constraints_seq)
     most = constraints.max_transfers_per_proposal
     if most is not None and len(proposal.transfers) > most:
         return Violation(Code.TOO_MANY_TRANSFERS, "transfers", most, len(proposal.transfers))
@@ -132,9 +130,7 @@ def _of_limits(
     available = state.balances[resource].get(actor, 0) - state.reserved[resource].get(actor, 0) + net.get(key, 0)
     least = (constraints.min_balance.of(actor, resource) or 0) if constraints.min_balance is not None else 0
     if amount > available:
-        broken.append(
-            Violation(Code.INSUFFICIENT_BALANCE, path.format(index), available, amount, resource)
-        )
+        broken.append(Violation(Code.INSUFFICIENT_BALANCE, path.format(index), available, amount, resource))
     elif available - amount < least:
         broken.append(Violation(Code.MIN_BALANCE, path.format(index), least, available - amount, resource))
     quota = constraints.epoch_quota.of(actor, resource) if constraints.epoch_quota is not None else None

@@ -1,4 +1,4 @@
-"""The JSON forms of model values, in units: WorldState, constraints, proposals, violations, decisions; no I/O lives here.
+"""The JSON forms of model values, in units: WorldState, constraints, proposals, violations; no I/O lives here.
 
 Reading takes JSON values whose numbers are int or Decimal (never float); writing gives values that `json.dumps` takes.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any
 
-from gridgov.amounts import LIMIT, plain_decimal, to_json, to_minor
+from gridgov.amounts import LIMIT, exponent, plain, plain_decimal, to_json, to_minor
 from gridgov.errors import BadInput
 from gridgov.journal import Decision
 from gridgov.model import AutoPause, Constraints, Limit, Resource, Transfer, Violation, WorldState
@@ -36,7 +37,7 @@ def microseconds(text: str, path: Path = ()) -> int:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None or moment.utcoffset() != timedelta(0):
         raise BadInput(f"{text!r} is no time; write it as 2025-02-28T12:00:00Z", path)
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
@@ -44,20 +45,25 @@ def microseconds(text: str, path: Path = ()) -> int:
 # --- amounts and constraints, read -----------------------------------------------------------------------------------
 
 
-def declared(value: Any, resource: Resource, path: Path) -> int:
-    """A declared amount in minor units: a number, not below 0, exact, below 15 digits; else BadInput says which."""
+def number(value: Any, path: Path, of: str = "") -> None:
+    """Raises BadInput where a value is no number, or below 0."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise BadInput(f"expected a number of {resource.unit}, not {value!r}", path)
+        raise BadInput(f"expected a number{of}, not {value!r}", path)
     if value < 0:
         raise BadInput(f"{plain_decimal(value)} is below 0; amounts are 0 or more", path)
+
+
+def declared(value: Any, resource: Resource, path: Path) -> int:
+    """A declared amount in minor units: a number, not below 0, exact, below 15 digits; else BadInput says which."""
+    number(value, path, f" of {resource.unit}")
     minor = to_minor(value, resource.scale)
-    if minor is None:
+    if minor is None and exponent(Decimal(value)) < -resource.scale:
         raise BadInput(
             f"{plain_decimal(value)} has more decimals than {resource.name} (scale {resource.scale}); "
             f"round it, or raise the scale",
             path,
         )
-    if minor >= LIMIT:
+    if minor is None or minor >= LIMIT:
         raise BadInput(f"{plain_decimal(value)} {resource.unit} is out of range: 15 digits at most", path)
     return minor
 
@@ -68,10 +74,14 @@ def _mapping(value: Any, path: Path, expected: str) -> Mapping[str, Any]:
     return value
 
 
-def _known(name: str, known: Collection[str], what: str, path: Path) -> None:
-    if name not in known:
-        listed = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
-        raise BadInput(f"unknown {what} {name!r}; expected one of {listed}", path)
+def known(name: Any, names: Collection[str], what: str, path: Path) -> None:
+    """Raises BadInput where a name is none of those that there are; it says which come near."""
+    if isinstance(name, str) and name in names:
+        return
+    near = get_close_matches(str(name), names, 1)
+    listed = ", ".join(list(names)[:8]) + (", ..." if len(names) > 8 else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of: {listed}"
+    raise BadInput(f"unknown {what} {name!r}; {hint}", path)
 
 
 def limit(value: Any, resources: Mapping[str, Resource], actors: Collection[str], path: Path) -> Limit:
@@ -81,22 +91,26 @@ def limit(value: Any, resources: Mapping[str, Resource], actors: Collection[str]
     by_resource: dict[str, int] = {}
     by_actor: dict[str, dict[str, int]] = {}
     if "default" in value:
-        by_resource = {n: declared(value["default"], r, (*path, "default")) for n, r in resources.items()}
+        number(value["default"], (*path, "default"))
+        others = {name: resource for name, resource in resources.items() if name not in value}
+        by_resource = {n: declared(value["default"], r, (*path, "default")) for n, r in others.items()}
     for name, found in value.items():
         if name == "actors":
             for actor, own in _mapping(found, (*path, name), "{<actor>: {<resource>: n}}").items():
-                _known(actor, actors, "actor", (*path, name, actor))
-                own = _mapping(own, (*path, name, actor), "{<resource>: n}")
-                for resource in own:
-                    _known(resource, resources, "resource", (*path, name, actor, resource))
-                by_actor[actor] = {
-                    resource: declared(n, resources[resource], (*path, name, actor, resource))
-                    for resource, n in own.items()
-                }
+                known(actor, actors, "actor", (*path, name, actor))
+                by_actor[actor] = _own_limits(own, resources, (*path, name, actor))
         elif name != "default":
-            _known(name, resources, "resource", (*path, name))
+            known(name, resources, "resource", (*path, name))
             by_resource[name] = declared(found, resources[name], (*path, name))
     return Limit(by_resource, by_actor)
+
+
+def _own_limits(value: Any, resources: Mapping[str, Resource], path: Path) -> dict[str, int]:
+    """The limits of one actor."""
+    own = _mapping(value, path, "{<resource>: n}")
+    for resource in own:
+        known(resource, resources, "resource", (*path, resource))
+    return {resource: declared(n, resources[resource], (*path, resource)) for resource, n in own.items()}
 
 
 def _count(value: Any, least: int, path: Path) -> int:
@@ -109,7 +123,7 @@ def _auto_pause(value: Any, resources: Mapping[str, Resource], path: Path) -> Au
     found: Json = {}
     for key, own in _mapping(value, path, "a mapping").items():
         where = (*path, key)
-        _known(key, AutoPause._fields, "key", where)
+        known(key, AutoPause._fields, "key", where)
         if key == "moved_per_epoch":
             found[key] = limit(own, resources, (), where).by_resource
         else:
@@ -124,14 +138,14 @@ def constraints_from_json(
     found: Json = {}
     for key, own in _mapping(value, path, "a mapping").items():
         where = (*path, key)
-        _known(key, Constraints._fields, "constraint", where)
+        known(key, Constraints._fields, "constraint", where)
         if key in LIMITS:
             found[key] = limit(own, resources, actors, where)
         elif key == "auto_pause":
             found[key] = _auto_pause(own, resources, where)
         else:
             found[key] = _count(own, 0 if key == "max_transfers_per_proposal" else 1, where)
-    least = Limit({name: 0 for name in resources}, {})
+    least = Limit(dict.fromkeys(resources, 0), {})
     if "min_balance" in found:
         least = Limit({**least.by_resource, **found["min_balance"].by_resource}, found["min_balance"].by_actor)
     return Constraints(**{**found, "min_balance": least})
@@ -156,9 +170,7 @@ def limit_json(found: Limit, resources: Mapping[str, Resource]) -> Any:
 
 def constraints_json(found: Constraints, resources: Mapping[str, Resource]) -> Json:
     """The constraints in force, in units; what is unlimited is absent."""
-    shown: Json = {
-        key: limit_json(own, resources) for key in LIMITS if (own := getattr(found, key)) is not None
-    }
+    shown: Json = {key: limit_json(own, resources) for key in LIMITS if (own := getattr(found, key)) is not None}
     if found.max_transfers_per_proposal is not None:
         shown["max_transfers_per_proposal"] = found.max_transfers_per_proposal
     if found.hold_above is not None:
@@ -193,9 +205,11 @@ def world_state_json(world: WorldState) -> Json:
 
 
 def _amount_json(value: int | Decimal, resource: Resource | None) -> Any:
-    if isinstance(value, Decimal) or resource is None or abs(value) >= LIMIT:
-        return plain_decimal(value) if isinstance(value, Decimal) else value
-    return to_json(value, resource.scale)
+    if isinstance(value, Decimal):
+        return plain_decimal(value)
+    if resource is None:
+        return value
+    return to_json(value, resource.scale) if abs(value) < LIMIT else plain(value, resource.scale)
 
 
 def transfer_json(transfer: Transfer, resources: Mapping[str, Resource]) -> Json:

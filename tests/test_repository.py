@@ -58,16 +58,13 @@ def long_functions(source):
     return [
         (node.name, node.end_lineno - node.lineno + 1)
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno - node.lineno + 1 > MAX_LINES
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > MAX_LINES
     ]
 
 
 def test_commits_no_registry_address_machine_path_or_key():
     found = [
-        f"{shown(path)}:{line}: {what}"
-        for path in committed()
-        for line, what in forbidden_text(path.read_bytes())
+        f"{shown(path)}:{line}: {what}" for path in committed() for line, what in forbidden_text(path.read_bytes())
     ]
     assert found == []
 
