@@ -1,0 +1,78 @@
+-- What is asked of an export besides its metrics. {names} are filled in by `export.query`: identifiers, which cannot be
+-- parameters. `$run` is the run.
+
+-- name: insert
+INSERT INTO x.{table} BY NAME SELECT $run AS run_id, * FROM batch
+
+-- name: sealed
+SELECT {columns} FROM {table} WHERE run_id = $run
+
+-- name: sealed_shadows
+SELECT * EXCLUDE (run_id) FROM {table} WHERE run_id = $run
+AND proposal_id IN (SELECT proposal_id FROM {database}proposals WHERE run_id = $run AND role = 'shadow')
+
+-- name: seals
+SELECT table_name, column_name, row_count, digest FROM seals WHERE run_id = $run
+
+-- name: read_every_block
+SELECT bit_xor(hash(t)) FROM {database}.{table} AS t
+
+-- name: table_names
+SELECT table_name FROM duckdb_tables() WHERE database_name = $database
+
+-- name: attached
+SELECT 1 FROM duckdb_databases() WHERE database_name = $database
+
+-- name: head
+SELECT
+    (SELECT head_digest FROM {database}.runs WHERE run_id = $run LIMIT 1) AS head,
+    (SELECT max_by(digest, seq) FROM {database}.journal WHERE run_id = $run) AS digest,
+    (SELECT count(*) FROM {database}.journal WHERE run_id = $run) AS records,
+    (SELECT count(*) FROM {database}.ledger WHERE run_id = $run) AS entries
+
+-- name: metrics
+SELECT metric, resource, value, exact FROM metrics_run WHERE $run IS NULL OR run_id = $run
+
+-- name: runs
+SELECT * FROM runs
+
+-- name: journal
+SELECT body, digest FROM journal WHERE run_id = $run ORDER BY seq
+
+-- name: ledger
+SELECT
+    l.id, CAST(l.proposal_id AS VARCHAR) AS proposal_id, l.actor_from, l.actor_to, l.resource,
+    CAST(l.amount * 1000000 AS HUGEINT) AS millionths, r.scale, epoch_us(l.executed_at) AS at, l.seq, l.epoch, l.kind
+FROM ledger AS l
+LEFT JOIN resources AS r ON r.run_id = l.run_id AND r.resource = l.resource
+WHERE l.run_id = $run ORDER BY l.id
+
+-- name: files
+SELECT name, digest, content FROM files WHERE run_id = $run
+
+-- name: interaction
+SELECT * EXCLUDE (run_id) FROM interactions
+WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) ORDER BY rowid DESC LIMIT 1
+
+-- name: shadow
+SELECT epoch, proposer, n, outcome, reasoning, violations, state_moved, fault, detail FROM proposals
+WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) AND role = 'shadow'
+
+-- name: shadow_transfers
+SELECT actor_from, actor_to, resource, amount, amount_text FROM transfers
+WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) ORDER BY seq
+
+-- name: unknown_run
+SELECT '{table}' AS name, coalesce(run_id, 'NULL') AS run_id FROM {table}
+WHERE run_id IS NULL OR run_id NOT IN (SELECT run_id FROM runs)
+
+-- name: count
+SELECT '{table}' AS name, count(*) AS rows FROM {table} WHERE run_id = $run
+
+-- name: count_decided
+SELECT '{table}' AS name, count(*) AS rows FROM {table} WHERE run_id = $run
+AND proposal_id NOT IN (SELECT proposal_id FROM proposals WHERE run_id = $run AND role = 'shadow')
+
+-- name: stored
+-- Rows come in the order in which they were inserted (`preserve_insertion_order`).
+SELECT {columns} FROM {table} WHERE run_id = $run LIMIT {count} OFFSET {offset}

@@ -1,0 +1,361 @@
+-- The metrics of an exported run. Sums are exact decimals; only the last ratio is a DOUBLE. What is undefined is NULL,
+-- never 0 or NaN. Shadows count nowhere. The boundary has no metrics; the commons has no part in gini and jain.
+
+CREATE VIEW metrics_epoch AS
+WITH
+moved AS (
+    SELECT
+        run_id, epoch, resource,
+        sum(applied) FILTER (kind = 'produce') AS produced,
+        sum(applied) FILTER (kind = 'grow') AS grown,
+        sum(requested) FILTER (kind = 'consume') AS demanded,
+        sum(applied) FILTER (kind = 'consume') AS served,
+        sum(applied) FILTER (kind = 'spill') AS spilled
+    FROM flows
+    GROUP BY run_id, epoch, resource
+),
+sent AS (
+    SELECT run_id, epoch, resource, sum(amount) AS transferred, count(*) AS transfers
+    FROM ledger WHERE kind = 'transfer' GROUP BY run_id, epoch, resource
+),
+decided AS (
+    SELECT
+        run_id, epoch,
+        count(*) AS proposals,
+        count(*) FILTER (outcome = 'executed') AS executed,
+        count(*) FILTER (outcome = 'rejected') AS rejected,
+        count(*) FILTER (outcome = 'held') AS held,
+        count(*) FILTER (outcome = 'noop') AS noop,
+        count(*) FILTER (outcome = 'malformed') AS malformed,
+        count(*) FILTER (outcome = 'unavailable') AS unavailable
+    FROM proposals WHERE role <> 'shadow' GROUP BY run_id, epoch
+),
+ranked AS (
+    SELECT
+        b.run_id, b.epoch, b.resource, b.amount,
+        CAST(b.amount * CAST(pow(10, r.scale) AS BIGINT) AS HUGEINT) AS minor,
+        row_number() OVER (PARTITION BY b.run_id, b.epoch, b.resource ORDER BY b.amount) AS i,
+        count(*) OVER (PARTITION BY b.run_id, b.epoch, b.resource) AS n
+    FROM balances AS b
+    JOIN actors AS a ON a.run_id = b.run_id AND a.actor = b.actor AND a.type <> 'boundary'
+    JOIN resources AS r ON r.run_id = b.run_id AND r.resource = b.resource
+    JOIN runs ON runs.run_id = b.run_id AND b.actor IS DISTINCT FROM runs.commons_actor
+),
+shared AS (
+    SELECT
+        run_id, epoch, resource,
+        CAST(sum((2 * i - n - 1) * amount) AS DOUBLE) / nullif(CAST(any_value(n) * sum(amount) AS DOUBLE), 0) AS gini,
+        pow(CAST(sum(minor) AS DOUBLE), 2)
+        / nullif(any_value(n) * CAST(sum(minor * minor) AS DOUBLE), 0) AS jain
+    FROM ranked GROUP BY run_id, epoch, resource
+)
+SELECT
+    e.run_id, e.epoch, r.resource,
+    coalesce(moved.produced, 0) AS produced,
+    coalesce(moved.grown, 0) AS grown,
+    coalesce(moved.demanded, 0) AS demanded,
+    coalesce(moved.served, 0) AS served,
+    coalesce(moved.demanded, 0) - coalesce(moved.served, 0) AS unmet,
+    coalesce(moved.spilled, 0) AS spilled,
+    coalesce(sent.transferred, 0) AS transferred,
+    coalesce(sent.transfers, 0) AS transfers,
+    p.price,
+    CAST((coalesce(moved.demanded, 0) - coalesce(moved.served, 0)) * p.price AS DECIMAL(38, 12)) AS import_cost,
+    coalesce(decided.proposals, 0) AS proposals,
+    coalesce(decided.executed, 0) AS executed,
+    coalesce(decided.rejected, 0) AS rejected,
+    coalesce(decided.held, 0) AS held,
+    coalesce(decided.noop, 0) AS noop,
+    coalesce(decided.malformed, 0) AS malformed,
+    coalesce(decided.unavailable, 0) AS unavailable,
+    shared.gini,
+    shared.jain
+FROM epochs AS e
+JOIN resources AS r ON r.run_id = e.run_id
+LEFT JOIN moved ON moved.run_id = e.run_id AND moved.epoch = e.epoch AND moved.resource = r.resource
+LEFT JOIN sent ON sent.run_id = e.run_id AND sent.epoch = e.epoch AND sent.resource = r.resource
+LEFT JOIN decided ON decided.run_id = e.run_id AND decided.epoch = e.epoch
+LEFT JOIN prices AS p ON p.run_id = e.run_id AND p.epoch = e.epoch AND p.resource = r.resource
+LEFT JOIN shared ON shared.run_id = e.run_id AND shared.epoch = e.epoch AND shared.resource = r.resource
+ORDER BY e.run_id, e.epoch, r.resource_no;
+
+COMMENT ON VIEW metrics_epoch IS 'One row for each epoch from 0 and resource; proposals and outcomes are those of the epoch, whatever the resource';
+COMMENT ON COLUMN metrics_epoch.run_id IS 'The run';
+COMMENT ON COLUMN metrics_epoch.epoch IS 'The epoch; 0 for the opening';
+COMMENT ON COLUMN metrics_epoch.resource IS 'The resource';
+COMMENT ON COLUMN metrics_epoch.produced IS 'What was produced, in units';
+COMMENT ON COLUMN metrics_epoch.grown IS 'What grew, in units';
+COMMENT ON COLUMN metrics_epoch.demanded IS 'What was to be consumed, in units';
+COMMENT ON COLUMN metrics_epoch.served IS 'What was consumed, in units';
+COMMENT ON COLUMN metrics_epoch.unmet IS 'demanded - served, in units';
+COMMENT ON COLUMN metrics_epoch.spilled IS 'What storage could not hold, in units';
+COMMENT ON COLUMN metrics_epoch.transferred IS 'What executed proposals moved, in units';
+COMMENT ON COLUMN metrics_epoch.transfers IS 'Number of transfers that executed proposals made';
+COMMENT ON COLUMN metrics_epoch.price IS 'Price of one unit; NULL where there is none';
+COMMENT ON COLUMN metrics_epoch.import_cost IS 'unmet x price; NULL where there is no price';
+COMMENT ON COLUMN metrics_epoch.proposals IS 'Number of rounds, shadows left out';
+COMMENT ON COLUMN metrics_epoch.executed IS 'Number of proposals that were executed';
+COMMENT ON COLUMN metrics_epoch.rejected IS 'Number of proposals that were rejected';
+COMMENT ON COLUMN metrics_epoch.held IS 'Number of proposals that are held and not settled';
+COMMENT ON COLUMN metrics_epoch.noop IS 'Number of rounds in which nothing was proposed, on purpose';
+COMMENT ON COLUMN metrics_epoch.malformed IS 'Number of replies that were no proposal';
+COMMENT ON COLUMN metrics_epoch.unavailable IS 'Number of rounds without any answer; no decisions';
+COMMENT ON COLUMN metrics_epoch.gini IS 'sum of (2i - n - 1) x_(i) / (n sum of x), over balances at the close but the commons; NULL where all are 0';
+COMMENT ON COLUMN metrics_epoch.jain IS '(sum of x)^2 / (n sum of x^2), over the same balances; NULL where all are 0';
+
+CREATE VIEW metrics_actor AS
+WITH
+consumed AS (
+    SELECT run_id, epoch, actor, resource, sum(requested) AS demanded, sum(applied) AS served
+    FROM flows WHERE kind = 'consume' GROUP BY run_id, epoch, actor, resource
+),
+demand AS (
+    SELECT
+        c.run_id, c.actor, c.resource,
+        sum(c.demanded) AS demanded,
+        sum(c.served) AS served,
+        count(*) FILTER (c.served < c.demanded) AS epochs_unmet,
+        sum(CAST((c.demanded - c.served) * p.price AS DECIMAL(38, 12))) AS import_cost
+    FROM consumed AS c
+    LEFT JOIN prices AS p ON p.run_id = c.run_id AND p.epoch = c.epoch AND p.resource = c.resource
+    GROUP BY c.run_id, c.actor, c.resource
+),
+supply AS (
+    SELECT
+        run_id, actor, resource,
+        sum(applied) FILTER (kind = 'produce') AS produced,
+        sum(applied) FILTER (kind = 'grow') AS grown,
+        sum(applied) FILTER (kind = 'spill') AS spilled
+    FROM flows WHERE kind IN ('produce', 'grow', 'spill') GROUP BY run_id, actor, resource
+),
+given AS (
+    SELECT run_id, actor_from AS actor, resource, sum(amount) AS given
+    FROM ledger WHERE kind = 'transfer' GROUP BY run_id, actor_from, resource
+),
+received AS (
+    SELECT run_id, actor_to AS actor, resource, sum(amount) AS received
+    FROM ledger WHERE kind = 'transfer' GROUP BY run_id, actor_to, resource
+),
+harvested AS (
+    SELECT l.run_id, l.actor_to AS actor, l.resource, sum(l.amount) AS gain
+    FROM ledger AS l
+    JOIN runs
+        ON runs.run_id = l.run_id AND runs.commons_actor = l.actor_from AND runs.commons_resource = l.resource
+    WHERE l.kind = 'transfer' GROUP BY l.run_id, l.actor_to, l.resource
+),
+priced AS (SELECT DISTINCT run_id, resource FROM prices)
+SELECT
+    a.run_id, a.actor, r.resource,
+    coalesce(s.produced, 0) AS produced,
+    coalesce(s.grown, 0) AS grown,
+    coalesce(d.demanded, 0) AS demanded,
+    coalesce(d.served, 0) AS served,
+    coalesce(d.demanded, 0) - coalesce(d.served, 0) AS unmet,
+    coalesce(s.spilled, 0) AS spilled,
+    CAST(d.served AS DOUBLE) / nullif(CAST(d.demanded AS DOUBLE), 0) AS served_share,
+    CASE WHEN d.demanded > 0 THEN CAST(d.epochs_unmet AS DOUBLE) / nullif(runs.epochs, 0) END
+        AS loss_of_load_probability,
+    coalesce(g.given, 0) AS given,
+    coalesce(t.received, 0) AS received,
+    CASE WHEN priced.resource IS NOT NULL THEN coalesce(d.import_cost, 0) END AS import_cost,
+    CASE WHEN a.harvester AND r.resource = runs.commons_resource THEN coalesce(h.gain, 0) END AS gain,
+    b.amount AS balance
+FROM actors AS a
+JOIN runs ON runs.run_id = a.run_id
+JOIN resources AS r ON r.run_id = a.run_id
+LEFT JOIN demand AS d ON d.run_id = a.run_id AND d.actor = a.actor AND d.resource = r.resource
+LEFT JOIN supply AS s ON s.run_id = a.run_id AND s.actor = a.actor AND s.resource = r.resource
+LEFT JOIN given AS g ON g.run_id = a.run_id AND g.actor = a.actor AND g.resource = r.resource
+LEFT JOIN received AS t ON t.run_id = a.run_id AND t.actor = a.actor AND t.resource = r.resource
+LEFT JOIN harvested AS h ON h.run_id = a.run_id AND h.actor = a.actor AND h.resource = r.resource
+LEFT JOIN priced ON priced.run_id = a.run_id AND priced.resource = r.resource
+LEFT JOIN balances AS b
+    ON b.run_id = a.run_id AND b.epoch = runs.epochs AND b.actor = a.actor AND b.resource = r.resource
+WHERE a.type <> 'boundary'
+ORDER BY a.run_id, a.actor_no, r.resource_no;
+
+COMMENT ON VIEW metrics_actor IS 'One row for each actor but the boundary, and resource, over the whole run';
+COMMENT ON COLUMN metrics_actor.run_id IS 'The run';
+COMMENT ON COLUMN metrics_actor.actor IS 'Key of the actor';
+COMMENT ON COLUMN metrics_actor.resource IS 'The resource';
+COMMENT ON COLUMN metrics_actor.produced IS 'What it produced, in units';
+COMMENT ON COLUMN metrics_actor.grown IS 'What grew with it, in units';
+COMMENT ON COLUMN metrics_actor.demanded IS 'What it was to consume, in units';
+COMMENT ON COLUMN metrics_actor.served IS 'What it consumed, in units';
+COMMENT ON COLUMN metrics_actor.unmet IS 'demanded - served, in units';
+COMMENT ON COLUMN metrics_actor.spilled IS 'What its storage could not hold, in units';
+COMMENT ON COLUMN metrics_actor.served_share IS 'served / demanded; NULL where it demanded nothing';
+COMMENT ON COLUMN metrics_actor.loss_of_load_probability IS 'Share of all epochs in which some of its demand was unmet; NULL where it demanded nothing';
+COMMENT ON COLUMN metrics_actor.given IS 'What it gave in executed proposals, in units';
+COMMENT ON COLUMN metrics_actor.received IS 'What it received in executed proposals, in units';
+COMMENT ON COLUMN metrics_actor.import_cost IS 'Sum over epochs of unmet x price; NULL where the resource has no price';
+COMMENT ON COLUMN metrics_actor.gain IS 'R_i: what it was granted of the commons, in units; NULL where it harvests none';
+COMMENT ON COLUMN metrics_actor.balance IS 'Its balance at the end, in units';
+
+CREATE VIEW metrics_run AS
+WITH
+of_actor AS MATERIALIZED (FROM metrics_actor),
+ranked AS (
+    SELECT
+        m.run_id, m.resource, m.balance,
+        CAST(m.balance * CAST(pow(10, r.scale) AS BIGINT) AS HUGEINT) AS minor,
+        row_number() OVER (PARTITION BY m.run_id, m.resource ORDER BY m.balance) AS i,
+        count(*) OVER (PARTITION BY m.run_id, m.resource) AS n
+    FROM of_actor AS m
+    JOIN resources AS r ON r.run_id = m.run_id AND r.resource = m.resource
+    JOIN runs ON runs.run_id = m.run_id AND m.actor IS DISTINCT FROM runs.commons_actor
+),
+shared AS (
+    SELECT
+        run_id, resource,
+        CAST(sum((2 * i - n - 1) * balance) AS DOUBLE) / nullif(CAST(any_value(n) * sum(balance) AS DOUBLE), 0)
+            AS gini,
+        pow(CAST(sum(minor) AS DOUBLE), 2)
+        / nullif(any_value(n) * CAST(sum(minor * minor) AS DOUBLE), 0) AS jain
+    FROM ranked GROUP BY run_id, resource
+),
+totals AS (
+    SELECT
+        run_id, resource,
+        sum(produced) AS produced, sum(grown) AS grown, sum(demanded) AS demanded, sum(served) AS served,
+        sum(unmet) AS unmet, sum(spilled) AS spilled, sum(given) AS transferred, sum(import_cost) AS import_cost,
+        min(served_share) AS served_share_min, max(loss_of_load_probability) AS loss_of_load_probability_max
+    FROM of_actor GROUP BY run_id, resource
+),
+decided AS (
+    SELECT
+        run_id,
+        CAST(count(*) FILTER (outcome = 'executed') AS DOUBLE)
+        / nullif(count(*) FILTER (outcome IN ('executed', 'rejected', 'held', 'malformed')), 0) AS acceptance_rate
+    FROM proposals WHERE role <> 'shadow' GROUP BY run_id
+),
+pool AS (  -- the commons at each close, and what the next harvest found: after growth, in minor units
+    SELECT
+        b.run_id, b.epoch, b.amount,
+        CAST(
+            (lag(b.amount) OVER (PARTITION BY b.run_id ORDER BY b.epoch) + coalesce(f.gained, 0))
+            * CAST(pow(10, r.scale) AS BIGINT) AS HUGEINT
+        ) AS found
+    FROM runs
+    JOIN balances AS b
+        ON b.run_id = runs.run_id AND b.actor = runs.commons_actor AND b.resource = runs.commons_resource
+    JOIN resources AS r ON r.run_id = b.run_id AND r.resource = b.resource
+    LEFT JOIN (
+        SELECT run_id, epoch, actor, resource, sum(applied) AS gained
+        FROM flows WHERE kind IN ('produce', 'grow') GROUP BY run_id, epoch, actor, resource
+    ) AS f ON f.run_id = b.run_id AND f.epoch = b.epoch AND f.actor = b.actor AND f.resource = b.resource
+),
+survival AS (
+    SELECT
+        pool.run_id,
+        coalesce(min(pool.epoch) FILTER (pool.epoch > 0 AND pool.amount < runs.collapse_below), any_value(runs.horizon))
+            AS epochs,
+        any_value(runs.horizon) AS horizon,
+        -- twice T f(0), since f(0) is half of what there was at first
+        any_value(runs.horizon) * (any_value(pool.amount) FILTER (pool.epoch = 0)) AS sustainable
+    FROM pool JOIN runs ON runs.run_id = pool.run_id GROUP BY pool.run_id
+),
+harvester AS (
+    SELECT
+        run_id, actor, gain,
+        row_number() OVER (PARTITION BY run_id ORDER BY gain) AS i,
+        count(*) OVER (PARTITION BY run_id) AS n
+    FROM of_actor WHERE gain IS NOT NULL
+),
+gains AS (
+    SELECT
+        run_id, sum(gain) AS gain,
+        -- 1 - sum of abs(R_i - R_j) / (2 n sum of R), as one ratio; that sum over all pairs is twice that of
+        -- (2i - n - 1) R_(i)
+        CAST(any_value(n) * sum(gain) - sum((2 * i - n - 1) * gain) AS DOUBLE)
+        / nullif(CAST(any_value(n) * sum(gain) AS DOUBLE), 0) AS equality
+    FROM harvester GROUP BY run_id
+),
+harvest AS (  -- of every harvester in every epoch, in minor units
+    SELECT
+        h.run_id, pool.epoch, h.actor, any_value(h.n) AS n, any_value(pool.found) AS found,
+        CAST(coalesce(sum(l.amount), 0) * CAST(pow(10, any_value(r.scale)) AS BIGINT) AS HUGEINT) AS granted
+    FROM harvester AS h
+    JOIN runs ON runs.run_id = h.run_id
+    JOIN pool ON pool.run_id = h.run_id AND pool.epoch > 0
+    JOIN resources AS r ON r.run_id = h.run_id AND r.resource = runs.commons_resource
+    LEFT JOIN ledger AS l
+        ON l.run_id = h.run_id AND l.epoch = pool.epoch AND l.kind = 'transfer' AND l.actor_from = runs.commons_actor
+        AND l.actor_to = h.actor AND l.resource = runs.commons_resource
+    GROUP BY h.run_id, pool.epoch, h.actor
+),
+usage AS (
+    SELECT run_id, CAST(count(*) FILTER (granted > found // 2 // n) AS DOUBLE) / count(*) AS over_usage
+    FROM harvest GROUP BY run_id
+),
+by_resource AS (
+    SELECT
+        t.run_id, t.resource,
+        unnest([
+            {'metric': 'produced', 'exact': CAST(t.produced AS DECIMAL(38, 12)), 'value': NULL::DOUBLE},
+            {'metric': 'grown', 'exact': t.grown, 'value': NULL},
+            {'metric': 'demanded', 'exact': t.demanded, 'value': NULL},
+            {'metric': 'served', 'exact': t.served, 'value': NULL},
+            {'metric': 'unmet', 'exact': t.unmet, 'value': NULL},
+            {'metric': 'spilled', 'exact': t.spilled, 'value': NULL},
+            {'metric': 'transferred', 'exact': t.transferred, 'value': NULL},
+            {'metric': 'import_cost', 'exact': t.import_cost, 'value': NULL},
+            {
+                'metric': 'self_sufficiency', 'exact': NULL,
+                'value': CAST(t.served AS DOUBLE) / nullif(CAST(t.demanded AS DOUBLE), 0)
+            },
+            {
+                'metric': 'self_consumption', 'exact': NULL,
+                'value': CAST(t.served AS DOUBLE) / nullif(CAST(t.produced AS DOUBLE), 0)
+            },
+            {'metric': 'served_share_min', 'exact': NULL, 'value': t.served_share_min},
+            {'metric': 'loss_of_load_probability_max', 'exact': NULL, 'value': t.loss_of_load_probability_max},
+            {'metric': 'gini', 'exact': NULL, 'value': shared.gini},
+            {'metric': 'jain', 'exact': NULL, 'value': shared.jain},
+            {
+                -- 1 - (served - none) / (bound - none), as one ratio
+                'metric': 'regret', 'exact': NULL,
+                'value': CAST(b.bound_served - t.served AS DOUBLE)
+                / nullif(CAST(b.bound_served - b.none_served AS DOUBLE), 0)
+            }
+        ]) AS found
+    FROM totals AS t
+    LEFT JOIN shared ON shared.run_id = t.run_id AND shared.resource = t.resource
+    LEFT JOIN baselines AS b ON b.run_id = t.run_id AND b.resource = t.resource
+),
+by_run AS (
+    SELECT
+        runs.run_id, NULL AS resource,
+        unnest([
+            {'metric': 'acceptance_rate', 'exact': NULL::DECIMAL(38, 12), 'value': decided.acceptance_rate},
+            {'metric': 'survival_time', 'exact': s.epochs, 'value': NULL},
+            {
+                'metric': 'survival_rate', 'exact': NULL,
+                'value': CASE WHEN s.epochs >= s.horizon THEN 1.0 WHEN s.epochs IS NOT NULL THEN 0.0 END
+            },
+            {'metric': 'gain', 'exact': gains.gain, 'value': NULL},
+            {
+                -- 1 - max(0, T f(0) - sum of R) / (T f(0)), as one ratio
+                'metric': 'efficiency', 'exact': NULL,
+                'value': CAST(least(s.sustainable, 2 * gains.gain) AS DOUBLE) / nullif(CAST(s.sustainable AS DOUBLE), 0)
+            },
+            {'metric': 'equality', 'exact': NULL, 'value': gains.equality},
+            {'metric': 'over_usage', 'exact': NULL, 'value': usage.over_usage}
+        ]) AS found
+    FROM runs
+    LEFT JOIN decided ON decided.run_id = runs.run_id
+    LEFT JOIN survival AS s ON s.run_id = runs.run_id
+    LEFT JOIN gains ON gains.run_id = runs.run_id
+    LEFT JOIN usage ON usage.run_id = runs.run_id
+)
+SELECT
+    run_id, found.metric AS metric, resource, coalesce(CAST(found.exact AS DOUBLE), found.value) AS value,
+    found.exact AS exact
+FROM (FROM by_resource UNION ALL FROM by_run);
+
+COMMENT ON VIEW metrics_run IS 'One row for each metric of a run, and resource where it has one; undefined is NULL';
+COMMENT ON COLUMN metrics_run.run_id IS 'The run';
+COMMENT ON COLUMN metrics_run.metric IS 'Name of the metric';
+COMMENT ON COLUMN metrics_run.resource IS 'The resource; NULL for a metric of the run';
+COMMENT ON COLUMN metrics_run.value IS 'The figure; NULL where it is undefined';
+COMMENT ON COLUMN metrics_run.exact IS 'The figure as an exact decimal, where it is no ratio';
