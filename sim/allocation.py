@@ -1,4 +1,4 @@
-"""What each of several proposals at once is granted where together they ask for more than there is; nothing is judged here.
+"""What proposals made at once are granted where together they ask for more than there is; nothing is judged here.
 
 GovSim's fishery rations like this: asks are scaled, not refused. What is granted is then judged like any proposal.
 """
@@ -17,11 +17,10 @@ RATIONED = {Code.INSUFFICIENT_BALANCE, Code.MIN_BALANCE}
 
 
 class Grant(NamedTuple):
-    """A proposal with what it is granted; `asked` is None where that is what it asked, `starved` where some is 0."""
+    """A proposal with what it is granted; `asked` is None where that is what it asked."""
 
     proposal: Proposal
     asked: Proposal | None
-    starved: bool
 
 
 class _Ask(NamedTuple):
@@ -30,11 +29,11 @@ class _Ask(NamedTuple):
     amount: int
 
 
-Share = Callable[[Sequence[int], int], list[int]]
-"""(asks, what is there, less than their sum) -> what each is granted, in whole minor units."""
+Share = Callable[[Sequence[str], Sequence[int], int], list[int]]
+"""(who asks, how much each, what is there: less than their sum) -> what each is granted, in minor units."""
 
 
-def proportional(asks: Sequence[int], there: int) -> list[int]:
+def proportional(who: Sequence[str], asks: Sequence[int], there: int) -> list[int]:
     """Scales the asks to what is there, by largest remainder; ties go to whoever comes first."""
     total = sum(asks)
     shares = [ask * there // total for ask in asks]
@@ -44,12 +43,12 @@ def proportional(asks: Sequence[int], there: int) -> list[int]:
     return shares
 
 
-def served(order: Callable[[int], int]) -> Share:
-    """Serves the asks in an order, each in full until nothing is left; `order` gives the rank of the i-th ask."""
+def served(rank: Callable[[str], int]) -> Share:
+    """Serves the asks in order of their proposers' rank, each in full until nothing is left."""
 
-    def share(asks: Sequence[int], there: int) -> list[int]:
+    def share(who: Sequence[str], asks: Sequence[int], there: int) -> list[int]:
         shares = [0] * len(asks)
-        for i in sorted(range(len(asks)), key=order):
+        for i in sorted(range(len(asks)), key=lambda i: rank(who[i])):
             shares[i] = min(asks[i], there)
             there -= shares[i]
         return shares
@@ -77,7 +76,8 @@ def allocate(state: State, proposals: Sequence[Proposal], share: Share) -> list[
         there = _there(state, *key)
         if total <= there:
             continue
-        shares = share([ask.amount for ask in asks[key]], there)
+        who = [proposals[ask.proposal].proposer for ask in asks[key]]
+        shares = share(who, [ask.amount for ask in asks[key]], there)
         for ask, amount in zip(asks[key], shares, strict=True):
             transfers = granted[ask.proposal]
             transfers[ask.transfer] = transfers[ask.transfer]._replace(amount=amount)
@@ -85,10 +85,7 @@ def allocate(state: State, proposals: Sequence[Proposal], share: Share) -> list[
 
 
 def _grant(asked: Proposal, granted: Proposal) -> Grant:
-    if asked == granted:
-        return Grant(asked, None, False)
-    starved = any(not t.amount for t in granted.transfers)
-    return Grant(granted, asked, starved)
+    return Grant(granted, None if asked == granted else asked)
 
 
 def _counts(state: State, proposal: Proposal) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from heapq import heapify, heappop, heappush
 
 from gridgov.amounts import plain
@@ -75,7 +76,6 @@ def greedy(context: Context) -> Answer:
     transfers as it takes, each at most max_transfer, each sender within its quota. O(transfers x log actors).
     """
     state, constraints = context.state, context.state.constraints
-    mandate = state.mandates.get(context.round.proposer)
     room = TRANSFERS_MAX
     if constraints.max_transfers_per_proposal is not None:
         room = min(room, constraints.max_transfers_per_proposal)
@@ -84,7 +84,7 @@ def greedy(context: Context) -> Answer:
     for resource in state.resources:
         if resource not in state.needs:
             continue
-        found = _match(state, resource, mandate, room - len(transfers))
+        found = _match(state, resource, context.mandate, room - len(transfers))
         transfers += found
         if found:
             said.append(_reason(state, resource, found))
@@ -128,6 +128,26 @@ def _match(state: State, resource: str, mandate: frozenset[str] | None, room: in
     return found
 
 
+def hasty(context: Context) -> Answer:
+    """Fills the three largest gaps from the three largest surpluses, in tenths of a unit, rounded as people round.
+
+    What a planner in a hurry might say, and now and then a tenth too much: a source of synthetic replies.
+    """
+    state = context.state
+    transfers: list[Transfer] = []
+    for resource, needs in state.needs.items():
+        tenth = max(1, 10 ** (state.resources[resource].scale - 1))
+        spare = {a: state.available(a, resource) - needs.get(a, 0) for a in state.actors if a != BOUNDARY}
+        givers = sorted((a for a in spare if spare[a] > 0), key=lambda a: -spare[a])[:3]
+        takers = sorted((a for a in spare if spare[a] < 0), key=lambda a: spare[a])[:3]
+        for giver, taker in zip(givers, takers, strict=False):
+            amount = round(Fraction(_most(state, giver, resource, spare[giver], -spare[taker]), tenth)) * tenth
+            if amount:
+                transfers.append(Transfer(giver, taker, resource, amount))
+    said = ", ".join(f"{t.actor_from} can spare it for {t.actor_to}" for t in transfers)
+    return Answer(tuple(transfers), said or "nobody both lacks and can spare")
+
+
 def _quota_left(state: State, actor: str, resource: str) -> int | None:
     quota = state.constraints.epoch_quota.of(actor, resource) if state.constraints.epoch_quota else None
     return None if quota is None else quota - state.sent[resource].get(actor, 0)
@@ -142,7 +162,9 @@ def _reason(state: State, resource: str, found: list[Transfer]) -> str:
     total = sum(t.amount for t in found if isinstance(t.amount, int))
     about = state.resources[resource]
     givers, takers = len({t.actor_from for t in found}), len({t.actor_to for t in found})
-    return f"{plain(total, about.scale)} {about.unit} of {resource} from {givers} with most to spare to {takers} in need"
+    return (
+        f"{plain(total, about.scale)} {about.unit} of {resource} from {givers} with most to spare to {takers} in need"
+    )
 
 
 class Commons:
@@ -190,3 +212,7 @@ class Planned:
         if context.round.n > 1 or not self.plan.get(context.round.epoch):
             return NOTHING
         return Answer(self.plan[context.round.epoch], "the plan that serves most with perfect foresight")
+
+
+PLAIN: dict[str | None, Callable[[Context], Answer]] = {"none": none, "greedy": greedy, "hasty": hasty}
+"""The policies that need nothing but what they are shown."""

@@ -1,0 +1,256 @@
+"""Puts a run together: a scenario's proposers, the ledger, the baselines, the export; what is played is in `runner`."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from operator import eq, ge, le
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gridgov import __version__, export
+from gridgov.cassette import Interaction
+from gridgov.errors import BadInput
+from gridgov.journal import Decision, Settlement, canonical
+from gridgov.ledger import MemoryLedger
+from gridgov.propose import Proposer
+from sim import policies
+from sim.bound import Baseline, baselines, plan
+from sim.loading import load
+from sim.report import Summary
+from sim.runner import Result, Runner, Seat
+from sim.scenario import Expectation, Scenario, Speaker
+from sim.tape import Tape
+from sim.world import World
+
+
+class Launched(NamedTuple):
+    """A run that was played and exported: what is said of it, and the run itself, still in memory."""
+
+    summary: Summary
+    result: Result
+
+
+def launch(
+    scenario: Scenario,
+    *,
+    out: Path,
+    record: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+    now: datetime | None = None,
+    world: World | None = None,
+    known: Mapping[str, Baseline] | None = None,
+) -> Launched:
+    """Plays a scenario and exports it into a folder; nothing is published before the run is complete.
+
+    Args:
+        out: The run store; `<run_id>.duckdb` is written there, or kept where it is complete already.
+        record: Where to write all answers as a cassette; those of a policy are synthetic.
+        progress: Is told of every closed epoch.
+        now: When the run started, for the export only.
+        world, known: The scenario's world and baselines, where the caller has them already.
+
+    Raises:
+        BadInput: The scenario, a file of it, or what is in the way of the export is wrong.
+        ProposerFailed: A proposer failed and was told to stop the run at that; what was recorded stays.
+    """
+    started = time.perf_counter()
+    world = World(scenario) if world is None else world
+    tape = Tape(scenario, record)
+    with tape, collector_off():
+        result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
+    known = baselines(world) if known is None else known
+    run = _export(result, tape, known, now, time.perf_counter() - started)
+    path = export.export(run, out)
+    return Launched(_summary(result, tape, run, known, path, time.perf_counter() - started), result)
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Nothing that a run makes refers back to itself, so looking for cycles would only cost time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+# --- proposers --------------------------------------------------------------------------------------------------------
+
+
+def seats(scenario: Scenario, world: World, tape: Tape | None = None) -> list[Seat]:
+    """The scenario's proposers at their places, in order. Raises BadInput where one can't be."""
+    tape = Tape(scenario, None) if tape is None else tape
+    return [Seat(speaker, _proposer(speaker, scenario, world, tape)) for speaker in scenario.speakers]
+
+
+def _proposer(speaker: Speaker, scenario: Scenario, world: World, tape: Tape) -> Proposer:
+    if speaker.kind == "policy":
+        return tape.recorded(_policy(speaker, scenario, world), speaker)
+    if speaker.kind == "fixture":
+        from sim.fixture import Fixture
+
+        assert speaker.path is not None
+        resources = {resource.name: resource for resource in scenario.resources}
+        return tape.recorded(Fixture(speaker.path, resources), speaker)
+    if speaker.kind == "cassette":
+        return tape.replayed(speaker)
+    raise BadInput(f"proposer {speaker.name}: this version asks no live model; use a policy, a fixture or a cassette")
+
+
+def _policy(speaker: Speaker, scenario: Scenario, world: World) -> Proposer:
+    if speaker.policy in policies.PLAIN:
+        return policies.Policy(policies.PLAIN[speaker.policy])
+    if speaker.policy == "random":
+        return policies.Policy(policies.random(scenario.seed))
+    if speaker.policy == "optimal":
+        active = [other for other in scenario.speakers if other.role != "shadow"]
+        if len(active) > 1 or speaker.mandate is not None or speaker.role == "shadow":
+            raise BadInput("policy optimal plans for everyone: it must be the only active proposer, with no mandate")
+        return policies.Planned(plan(world))
+    commons = scenario.commons
+    assert commons is not None, "checked with the scenario"
+    pool = policies.Commons(commons.actor, commons.resource, len(harvesters(scenario)))
+    if speaker.policy == "take":
+        assert speaker.amount is not None, "checked with the scenario"
+        return policies.Policy(pool.take(speaker.amount))
+    return policies.Policy(pool.take_max if speaker.policy == "take_max" else pool.sustainable)
+
+
+def harvesters(scenario: Scenario) -> tuple[str, ...]:
+    """The actors that a proposer speaks for, in order: who takes from the commons."""
+    spoken = {speaker.actor for speaker in scenario.speakers if speaker.role != "shadow"}
+    return tuple(actor.id for actor in scenario.actors if actor.id in spoken)
+
+
+# --- the export -------------------------------------------------------------------------------------------------------
+
+
+def run_id(scenario: Scenario, genesis: str, started: datetime | None = None) -> str:
+    """16 hex of sha256 over what determines a run: genesis, proposers, and what their files hold.
+
+    `started` is in it where a live model answers, which no input determines.
+    """
+    said = {"genesis": genesis, "proposers": [_identity(scenario, speaker) for speaker in scenario.speakers]}
+    if started is not None:
+        said["started"] = started.isoformat()
+    return hashlib.sha256(canonical(said).encode()).hexdigest()[:16]
+
+
+def _identity(scenario: Scenario, speaker: Speaker) -> dict[str, Any]:
+    """What defines a proposer: its file by content, not by name."""
+    found = {key: value for key, value in speaker._asdict().items() if key not in ("file", "path")}
+    if speaker.file is not None:
+        found["file"] = scenario.content_digest(speaker.file)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+
+def _export(
+    result: Result, tape: Tape, known: Mapping[str, Baseline], now: datetime | None, seconds: float
+) -> export.Run:
+    scenario = result.scenario
+    records = list(result.engine.ledger.records())
+    commons = None
+    if scenario.commons is not None:
+        below = scenario.commons.collapse_below or 0
+        commons = export.Commons(scenario.commons.actor, scenario.commons.resource, below, harvesters(scenario))
+    return export.Run(
+        run_id=run_id(scenario, records[0].body),
+        scenario=scenario.name,
+        description=scenario.description,
+        overrides=scenario.overrides,
+        proposers=[_identity(scenario, speaker) for speaker in scenario.speakers],
+        version=__version__,
+        records=records,
+        entries=result.engine.ledger.entries(),
+        horizon=scenario.epochs,
+        started_at=None if now is None else (now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
+        seconds=seconds,
+        prices=result.world.prices,
+        commons=commons,
+        baselines={resource: (baseline.none, baseline.bound, baseline.note) for resource, baseline in known.items()},
+        interactions=tape.rows(),
+        recorded=tape.counts()["recorded"],
+        synthetic=tape.counts()["synthetic"],
+        shadows=result.shadows,
+        files={"scenario.yaml": scenario.source.encode()} | {n: p.read_bytes() for n, p in scenario.files.items()},
+    )
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def outcomes(result: Result) -> tuple[Counter[str], Counter[str]]:
+    """How often each outcome, and each violation code, came about; a settled hold counts as what it was settled to."""
+    final: dict[str, Decision | Settlement] = {}
+    for record in result.engine.ledger.records():
+        if isinstance(record.payload, Decision | Settlement):
+            final[record.payload.proposal_id] = record.payload
+    counted = Counter(said.outcome.value for said in final.values())
+    codes = Counter(violation.code.value for said in final.values() for violation in said.violations)
+    return counted, codes
+
+
+def _summary(
+    result: Result, tape: Tape, run: export.Run, known: Mapping[str, Baseline], path: Path, seconds: float
+) -> Summary:
+    scenario, state = result.scenario, result.engine.state
+    counted, codes = outcomes(result)
+    metrics = export.metrics(path)
+    return Summary(
+        run_id=run.run_id,
+        scenario=scenario.name,
+        description=scenario.description,
+        seed=scenario.seed,
+        proposers=run.proposers,
+        epochs=result.epochs,
+        horizon=scenario.epochs,
+        entries=state.entries,
+        outcomes=counted,
+        violations=codes,
+        metrics=metrics,
+        baselines=known,
+        resources={resource.name: resource for resource in scenario.resources},
+        interactions=tape.counts(),
+        expectations=[expected(expectation, metrics) for expectation in scenario.expect],
+        unused=tape.unused(),
+        head=result.head_digest,
+        export=str(path),
+        seconds=seconds,
+    )
+
+
+def expected(expectation: Expectation, metrics: Mapping[str, Any]) -> tuple[str, bool]:
+    """An expectation in words with what was found, and whether it held; an undefined metric holds nothing."""
+    found = metrics.get(expectation.metric)
+    if isinstance(found, Mapping):
+        found = found.get(expectation.resource)
+    about = expectation.metric + (f" of {expectation.resource}" if expectation.resource else "")
+    value = None if found is None else Decimal(str(found))
+    tests: tuple[tuple[str, int | Decimal | None, Callable[[Decimal, Decimal], bool]], ...] = (
+        ("at least", expectation.at_least, ge),
+        ("at most", expectation.at_most, le),
+        ("exactly", expectation.equals, eq),
+    )
+    for words, wanted, holds in tests:
+        if wanted is not None:
+            shown = "undefined" if value is None else f"{value:.6g}"
+            return f"{about} {words} {wanted}: {shown}", value is not None and holds(value, Decimal(wanted))
+    raise AssertionError("an expectation says one of the three")
+
+
+def used_of(scenario: Path, cassette: Path) -> list[Interaction]:
+    """The interactions of a cassette that a scenario asks for. Raises CassetteMiss where one is missing."""
+    loaded = load(scenario, proposer=f"cassette:{cassette}")
+    world, tape = World(loaded), Tape(loaded)
+    with collector_off():
+        Runner(loaded, world, seats(loaded, world, tape)).run()
+    return tape.used()

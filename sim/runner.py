@@ -1,0 +1,226 @@
+"""Runs a scenario: the phases of each epoch, through the engine of production; nothing is decided or exported here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gridgov.engine import Engine, decide, faulted
+from gridgov.errors import ProposerFailed
+from gridgov.journal import Decision, Genesis, Registration
+from gridgov.ledger import Ledger, MemoryLedger
+from gridgov.model import BOUNDARY, BOUNDARY_TYPE, Actor, Kind, Malformed, Proposal, Round, Unavailable
+from gridgov.propose import Answer, Context, Proposer
+from sim.allocation import Grant, Share, allocate, proportional, served
+from sim.draws import draw, shuffled
+from sim.scenario import Scenario, Speaker
+from sim.world import World
+
+OPERATOR = "scenario"
+"""Who settles holds in a simulation."""
+
+
+@dataclass
+class Seat:
+    """A proposer at its place in a scenario: for whom it speaks, and what its last proposals came to."""
+
+    speaker: Speaker
+    proposer: Proposer
+    history: deque[Decision] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.history = deque(maxlen=self.speaker.history)
+
+    @property
+    def name(self) -> str:
+        """Its name in the journal."""
+        return self.speaker.name
+
+    @property
+    def shadow(self) -> bool:
+        """Whether it is judged, but never applied."""
+        return self.speaker.role == "shadow"
+
+    @property
+    def mandate(self) -> frozenset[str] | None:
+        """Whose balances it may move, where the journal doesn't say so: a shadow leaves no trace there."""
+        return frozenset(self.speaker.mandate) if self.shadow and self.speaker.mandate is not None else None
+
+    def rounds(self, epoch: int) -> int:
+        """How many rounds it has in this epoch."""
+        wanted = self.proposer.rounds(epoch)
+        return self.speaker.proposals_per_epoch if wanted is None else wanted
+
+
+@dataclass
+class Result:
+    """A finished run, still in memory."""
+
+    scenario: Scenario
+    world: World
+    engine: Engine
+    seats: list[Seat]
+    shadows: list[tuple[int, Decision]]
+    collapsed: int | None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were closed."""
+        return self.engine.state.epoch - 1
+
+    @property
+    def head_digest(self) -> str:
+        """The digest of the last journal record, 64 hex."""
+        return self.engine.state.digest.hex()
+
+
+class Runner:
+    """Plays a scenario epoch by epoch over one ledger."""
+
+    def __init__(self, scenario: Scenario, world: World, seats: Sequence[Seat], ledger: Ledger | None = None) -> None:
+        self.scenario = scenario
+        self.world = world
+        self.seats = list(seats)
+        self.engine = Engine(ledger if ledger is not None else MemoryLedger())
+        self.shadows: list[tuple[int, Decision]] = []
+        self.collapsed: int | None = None
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Result:
+        """Plays all epochs, or until the commons collapses; `progress` is told of every closed epoch.
+
+        Raises ProposerFailed where a proposer fails and its scenario says to stop, BadInput where a flow outgrows
+        its resource.
+        """
+        self._begin()
+        for epoch in range(1, self.scenario.epochs + 1):
+            self._epoch(epoch)
+            if progress is not None:
+                progress(epoch)
+            if self.collapsed is not None:
+                break
+        return Result(self.scenario, self.world, self.engine, self.seats, self.shadows, self.collapsed)
+
+    def _begin(self) -> None:
+        scenario = self.scenario
+        actors = (Actor(BOUNDARY, BOUNDARY_TYPE), *(Actor(actor.id, actor.type) for actor in scenario.actors))
+        genesis = Genesis(
+            scenario.seed,
+            scenario.start_at,
+            scenario.length,
+            actors,
+            tuple(scenario.resources),
+            self.world.constraints(1),
+            scenario.opening,
+            scenario.resolved(),
+        )
+        self.engine.append(genesis, scenario.start_at)
+        mandates = {seat.name: seat.speaker.mandate for seat in self.seats if not seat.shadow}
+        mandates = {name: mandate for name, mandate in mandates.items() if mandate is not None}
+        if mandates:
+            self.engine.register(Registration(mandates=mandates), scenario.start_at)
+
+    def _epoch(self, epoch: int) -> None:
+        """The phases in their order; the records carry the epoch's start, its close the end."""
+        engine, scenario, world = self.engine, self.scenario, self.world
+        at = scenario.start_at + (epoch - 1) * scenario.length
+        constraints = world.constraints(epoch)
+        if constraints != engine.state.constraints:
+            engine.constrain(constraints, at, OPERATOR, "changes")
+        for series in world.of("produce", "grow"):
+            engine.give(Kind(series.flow.kind), series.flow.name, series.requests(epoch, engine.state), at)
+        for series in world.of("consume"):
+            engine.need(series.flow.name, series.requests(epoch, engine.state), at)
+        if scenario.holds != "expire":
+            for proposal_id in list(engine.state.holds):
+                engine.settle(proposal_id, scenario.holds, at, OPERATOR, f"holds: {scenario.holds}")
+        self._proposals(epoch, at)
+        for series in world.of("consume"):
+            engine.take(series.flow.name, series.requests(epoch, engine.state), at)
+        engine.spill(scenario.storage, at)
+        engine.expire(at)
+        self._close(epoch, at + scenario.length)
+
+    def _close(self, epoch: int, at: int) -> None:
+        commons = self.scenario.commons
+        if commons is not None:
+            left = self.engine.state.balance(commons.actor, commons.resource)
+            if commons.collapse_below is not None and left < commons.collapse_below:
+                self.collapsed = epoch
+        self.engine.close(at, collapsed=self.collapsed is not None)
+
+    # --- proposals ------------------------------------------------------------------------------------------------
+
+    def _proposals(self, epoch: int, at: int) -> None:
+        order = self.scenario.decisions.order
+        seats = self.seats
+        if order == "random":
+            names = shuffled([seat.name for seat in seats], self.scenario.seed, epoch, "order")
+            seats = sorted(seats, key=lambda seat: names.index(seat.name))
+        rounds = {seat.name: seat.rounds(epoch) for seat in seats}
+        for n in range(1, max(rounds.values(), default=0) + 1):
+            turn = [seat for seat in seats if n <= rounds[seat.name]]
+            if order == "simultaneous":
+                self._together(turn, epoch, n, at)
+            else:
+                for seat in turn:
+                    self._conclude(seat, self._ask(seat, epoch, n), epoch, n, at)
+
+    def _ask(self, seat: Seat, epoch: int, n: int) -> Proposal | Malformed | Unavailable:
+        """One question to one proposer, and its answer as a proposal of this round."""
+        state = self.engine.state
+        round_ = Round(epoch, seat.name, n)
+        context = Context(round_, state, seat.speaker.actor, tuple(seat.history), seat.mandate)
+        answer = seat.proposer.propose(context)
+        if isinstance(answer, Answer):
+            said = answer.transfers, answer.reasoning
+            return Proposal(round_.proposal_id, seat.name, n, *said, state.seen, seat.mandate)
+        if isinstance(answer, Unavailable) and seat.speaker.on_unavailable == "stop":
+            raise ProposerFailed(
+                f"epoch {epoch}: proposer {seat.name} is unavailable ({answer.kind}: {answer.detail}); nothing was "
+                f"exported; on_unavailable: record would go on and count it"
+            )
+        return answer
+
+    def _conclude(self, seat: Seat, said: Proposal | Malformed | Unavailable, epoch: int, n: int, at: int) -> None:
+        """Judges what was said: applied for an active proposer, kept aside for a shadow."""
+        engine = self.engine
+        if isinstance(said, Proposal):
+            decision = decide(engine.state, said) if seat.shadow else engine.propose(said, at)
+        else:
+            proposal_id = Round(epoch, seat.name, n).proposal_id
+            if seat.shadow:
+                decision = faulted(proposal_id, seat.name, n, said)
+            else:
+                decision = engine.fail(proposal_id, seat.name, n, said, at)
+        if seat.shadow:
+            self.shadows.append((epoch, decision))
+        seat.history.append(decision)
+
+    def _together(self, seats: Sequence[Seat], epoch: int, n: int, at: int) -> None:
+        """All are asked on the same state, then granted their shares, then judged one by one."""
+        said = [self._ask(seat, epoch, n) for seat in seats]
+        grants = self._grants(seats, said, epoch, n)
+        for seat, answer in zip(seats, said, strict=True):
+            grant = grants.get(seat.name)
+            if grant is None or grant.asked is None:
+                self._conclude(seat, answer, epoch, n, at)
+            else:
+                asked = grant.asked.transfers
+                decision = self.engine.propose(grant.proposal, at, asked=asked)
+                seat.history.append(decision)
+
+    def _grants(
+        self, seats: Sequence[Seat], said: Sequence[Proposal | Malformed | Unavailable], epoch: int, n: int
+    ) -> dict[str, Grant]:
+        """What each active proposer is granted, by name; empty where nothing is allocated."""
+        how = self.scenario.decisions.allocation
+        if how == "refuse":
+            return {}
+        pairs = zip(seats, said, strict=True)
+        asking = [answer for seat, answer in pairs if isinstance(answer, Proposal) and not seat.shadow]
+        share: Share = proportional
+        if how == "random":
+            seed = self.scenario.seed
+            share = served(lambda name: draw(seed, epoch, name, f"allocation/{n}"))
+        return {g.proposal.proposer: g for g in allocate(self.engine.state, asking, share)}

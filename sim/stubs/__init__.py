@@ -1,0 +1,1 @@
+"""Stand-ins for the services that gridgov talks to, for tests and for trying things out."""
