@@ -1,0 +1,390 @@
+"""The command line, and the composition root: here the clock, the environment and the parts are put together.
+
+Commands read, call and print; what they print is made elsewhere. Nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gridgov import __version__, settings
+from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gridgov.source import Source
+
+CRASHED = 70
+"""The exit code of a bug: nobody's input should ever lead there."""
+
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+
+
+def main() -> None:
+    """Runs one command; every failure is one line on stderr and an exit code."""
+    try:
+        gridgov.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _say("stopped; nothing half-done was published")
+        sys.exit(STOPPED)
+    except GridgovError as error:
+        _say(str(error))
+        if isinstance(error, CassetteMiss) and error.diff:
+            click.echo(error.diff, err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - a user gets a line, never a traceback
+        _say(f"this is a bug in gridgov, please report it: {type(error).__name__}: {error}")
+        sys.exit(CRASHED)
+
+
+def _say(text: str) -> None:
+    click.echo("gridgov: " + " ".join(text.split()), err=True)
+
+
+def _document(value: Any) -> None:
+    """Prints one JSON document on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _source(text: str) -> Source:
+    from gridgov.source import open_source
+
+    return open_source(text, settings.load().runs)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadInput(f"{path}: cannot be read ({reason})") from None
+
+
+def _scenario_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command that loads a scenario takes."""
+    command = click.option("--epochs", type=click.IntRange(1), help="Run this many epochs instead of the scenario's.")(
+        command
+    )
+    command = click.option("--seed", type=click.IntRange(0), help="Draw from this seed instead of the scenario's.")(
+        command
+    )
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key, as constraints.max_transfer=45."
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="gridgov")
+def gridgov() -> None:
+    """Let an AI govern shared resources without ever being trusted.
+
+    A SOURCE is a .duckdb export, a run id in the store (GRIDGOV_RUNS, default runs/), or a .jsonl journal.
+    """
+
+
+@gridgov.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@_scenario_options
+@click.option("--proposer", metavar="SPEC", help="Who proposes: policy:NAME, fixture:PATH or cassette:PATH.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Write the answers as a cassette (synthetic for a policy)."
+)
+@click.option("--ledger", type=click.Choice(["memory"]), default="memory", help="Where the ledger lives.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder for the export (default: GRIDGOV_RUNS).")
+@json_option
+def run(  # noqa: PLR0913, PLR0917 - one for each option
+    scenario: Path,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    epochs: int | None,
+    proposer: str | None,
+    record: Path | None,
+    ledger: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO, export the run and say what it came to."""
+    from sim.launch import launch
+    from sim.loading import load
+    from sim.report import show
+
+    loaded = load(scenario, overrides, epochs=epochs, seed=seed, proposer=proposer)
+    store = out or settings.load().runs
+    with Progress(loaded.name, loaded.epochs) as progress:
+        summary = launch(loaded, out=store, record=record, progress=progress, now=_now()).summary
+    if as_json:
+        _document(summary.document())
+    else:
+        show(_console(), summary)
+    failed = [text for text, held in summary.expectations if not held]
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {len(summary.expectations)} expectations failed: {'; '.join(failed)}")
+
+
+@gridgov.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@_scenario_options
+@json_option
+def check(scenario: Path, overrides: tuple[str, ...], seed: int | None, epochs: int | None, as_json: bool) -> None:
+    """Say whether SCENARIO is valid, without running it."""
+    from sim.launch import seats
+    from sim.loading import load
+    from sim.world import World
+
+    loaded = load(scenario, overrides, epochs=epochs, seed=seed)
+    found = seats(loaded, World(loaded))
+    report = {
+        "valid": True,
+        "scenario": loaded.name,
+        "epochs": loaded.epochs,
+        "actors": len(loaded.actors),
+        "resources": [resource.name for resource in loaded.resources],
+        "flows": [flow.name for flow in loaded.flows],
+        "proposers": [seat.name for seat in found],
+    }
+    if as_json:
+        _document(report)
+    else:
+        click.echo(
+            f"{scenario} is valid: {loaded.epochs:,} epochs, {len(loaded.actors)} actors, "
+            f"resources {', '.join(resource.name for resource in loaded.resources)}, {len(found)} proposers"
+        )
+
+
+@gridgov.command()
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="A WorldState in JSON.")
+@click.option("--proposal", type=click.Path(path_type=Path), required=True, help="A proposal in JSON.")
+@json_option
+def judge(state: Path, proposal: Path, as_json: bool) -> None:
+    """Say what the validator would say of a proposal on a WorldState, as JSON."""
+    from gridgov.judge import judge as judged
+
+    try:
+        _document(judged(_read(state), _read(proposal)))
+    except BadInput as error:
+        raise BadInput(f"{state}: {_place(error)}{error}") from None
+
+
+def _place(error: BadInput) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.path).lstrip(".") + (
+        ": " if error.path else ""
+    )
+
+
+@gridgov.command()
+@click.argument("source")
+@click.option("--epoch", type=click.IntRange(0), help="At the close of this epoch.")
+@click.option("--entry", type=click.IntRange(1), help="After the record that made this ledger entry.")
+@click.option("--every", is_flag=True, help="At the close of every epoch, one line each.")
+@json_option
+def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_json: bool) -> None:
+    """Fold SOURCE's journal and show the WorldState at a point; by default at the end."""
+    from gridgov.replay import replay as replayed
+    from gridgov.wire import world_state_json
+
+    if sum((epoch is not None, entry is not None, every)) > 1:
+        raise BadInput("--epoch, --entry and --every exclude each other; give one of them")
+    opened = _source(source)
+    if every:
+        for world in opened.world_states():
+            _document(world_state_json(world))
+        return
+    try:
+        state = replayed(opened.records(), epoch=epoch, entry=entry)
+    except KeyError:
+        last = replayed(opened.records())
+        asked = f"epoch {epoch}" if epoch is not None else f"entry {entry}"
+        raise BadInput(
+            f"{source} has no {asked}: it has epochs 0 to {last.epoch - 1} and entries 1 to {last.entries}"
+        ) from None
+    found = world_state_json(state.world_state(epoch))
+    if as_json:
+        _document(found)
+    else:
+        from sim.report import show_world
+
+        show_world(_console(), found)
+
+
+@gridgov.command()
+@click.argument("source")
+@click.argument("proposal_id")
+@json_option
+def explain(source: str, proposal_id: str, as_json: bool) -> None:
+    """Tell a proposal's story: what was seen, said, judged and moved."""
+    from gridgov.explain import explain as explained
+    from sim.report import show_story
+
+    story = explained(_source(source), proposal_id)
+    if as_json:
+        _document(story)
+    else:
+        show_story(_console(), story)
+
+
+@gridgov.command()
+@click.argument("source")
+@click.option("--expect-head", metavar="SEQ:DIGEST", help="A head noted elsewhere that the chain must contain.")
+@json_option
+def verify(source: str, expect_head: str | None, as_json: bool) -> None:
+    """Check SOURCE's chain, conservation, balances and idempotency; name the first bad record."""
+    from gridgov.verify import verify as verified
+    from sim.report import show_checks
+
+    report = verified(_source(source), expect_head)
+    if as_json:
+        _document(report.document())
+    else:
+        show_checks(_console(), report)
+    if not report.passed:
+        raise CheckFailed(f"{source}: {report.first}")
+
+
+@gridgov.command()
+@click.argument("a")
+@click.argument("b")
+@json_option
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Show the first record at which two runs part, and what differs after."""
+    from gridgov.diff import diff as compared
+    from sim.report import show_diff
+
+    found = compared(_source(a), _source(b))
+    if as_json:
+        _document(found.document())
+    else:
+        show_diff(_console(), found)
+
+
+@gridgov.command()
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .jsonl file to write.")
+def export(source: str, out: Path) -> None:
+    """Write SOURCE's journal as JSON lines, one record each: a SOURCE again."""
+    from gridgov.export import write_journal
+
+    if out.suffix != ".jsonl":
+        raise BadInput(f"{out}: expected a file that ends in .jsonl")
+    count = write_journal(out, _source(source).records())
+    click.echo(f"{out}: {count:,} records")
+
+
+@gridgov.command()
+def schema() -> None:
+    """Print the JSON Schema of the scenario form, for editors."""
+    from sim.form import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@gridgov.group()
+def cassette() -> None:
+    """Look at recorded replies."""
+
+
+@cassette.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--scenario", type=click.Path(path_type=Path), help="Play it in this scenario, to find unused replies.")
+@json_option
+def cassette_check(file: Path, scenario: Path | None, as_json: bool) -> None:
+    """Find what is wrong with the cassette FILE: tampered, stale, unused, of a retired model."""
+    from gridgov.cassette import check as checked
+    from sim.launch import used_of
+
+    used = None if scenario is None else used_of(scenario, file)
+    findings = checked(file, today=_now().date().isoformat(), used=used)
+    if as_json:
+        _document([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            lines = ", ".join(map(str, finding.lines[:5])) + (", ..." if len(finding.lines) > 5 else "")
+            click.echo(
+                f"{'problem' if finding.problem else 'note'}: {finding.text}" + (f" (lines {lines})" if lines else "")
+            )
+        if not findings:
+            click.echo(f"{file}: nothing to say")
+    problems = sum(finding.problem for finding in findings)
+    if problems:
+        raise CheckFailed(f"{file}: {problems} problems")
+
+
+@cassette.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--epoch", type=click.IntRange(1), help="Show what was asked and answered in this epoch, and what changed."
+)
+@json_option
+def cassette_show(file: Path, epoch: int | None, as_json: bool) -> None:
+    """Show what the cassette FILE holds: figures, one line for each reply, or one epoch in full."""
+    from gridgov import cassette as tapes
+    from sim.report import show_cassette, show_exchange
+
+    opened = tapes.read(file)
+    if epoch is not None:
+        found = [one for one in opened.interactions if one.round.epoch == epoch]
+        if not found:
+            raise BadInput(f"{file}: epoch {epoch} was not recorded")
+        texts = [(one, *tapes.exchange_text(opened, one)) for one in found]
+        if as_json:
+            _document([{**one.round._asdict(), "asked": asked, "answered": said} for one, asked, said in texts])
+        else:
+            show_exchange(_console(), texts, tapes.step(opened, epoch))
+    elif as_json:
+        _document({**tapes.overview(opened), "lines": tapes.listing(opened)})
+    else:
+        show_cassette(_console(), tapes.overview(opened), tapes.listing(opened))
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+class Progress:
+    """A progress bar on a terminal's stderr; nothing anywhere else."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self.name, self.epochs = name, epochs
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[int], None] | None:
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.bar.start()
+        task = self.bar.add_task(f"{self.name}, epochs", total=self.epochs)
+        return lambda epoch: self.bar.update(task, completed=epoch) if epoch % 8 == 0 or epoch == self.epochs else None
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,74 @@
+"""What the documents say is true: their commands run, their tables name what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gridgov.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The code block after the mark of this name."""
+    found = re.search(rf"<!-- {name} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
+    assert found, f"the README has a block {name}"
+    return found[1]
+
+
+def commands() -> list[str]:
+    return [line for line in block("commands").splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like a clone with its .venv, in which commands may leave files."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("scenarios", "prompts", ".venv"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def test_every_command_of_the_readme_runs(clone: Path) -> None:
+    assert len(commands()) >= 6
+    for command in commands():
+        done = subprocess.run(
+            command, shell=True, cwd=clone, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0"}
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout, command
+
+
+def test_scenario_in_the_readme_is_the_one_in_the_repository() -> None:
+    assert block("scenario") == (ROOT / "scenarios" / "community-week.yaml").read_text()
+
+
+def test_settings_table_names_every_setting() -> None:
+    named = set(re.findall(r"^\| `(GRIDGOV_\w+|GEMINI_\w+)`", README, re.MULTILINE))
+    assert {f"GRIDGOV_{name.upper()}" for name in Settings._fields} == named
+
+
+def test_scenarios_in_the_readme_are_those_that_there_are() -> None:
+    there = {path.name for path in (ROOT / "scenarios").glob("*.yaml")}
+    assert there <= set(re.findall(r"`([\w-]+\.yaml)`", README))
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_documents_name_only_files_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for path in re.findall(r"`((?:gridgov|sim|tests|scenarios|prompts)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_architecture_follows_one_proposal_through_six_short_files() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = text.partition("six short files")[2].partition("## ")[0]
+    files = re.findall(r"^\| `(gridgov/\w+\.py)`", table, re.MULTILINE)
+    assert len(files) == 6
+    assert all(len((ROOT / file).read_text().splitlines()) < 450 for file in files)
