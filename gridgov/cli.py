@@ -114,6 +114,7 @@ def gridgov() -> None:
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Write the answers as a cassette (synthetic for a policy)."
 )
+@click.option("--bound", is_flag=True, help="Find the best that was possible, however long that takes.")
 @click.option("--ledger", type=click.Choice(["memory"]), default="memory", help="Where the ledger lives.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder for the export (default: GRIDGOV_RUNS).")
 @json_option
@@ -124,6 +125,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     epochs: int | None,
     proposer: str | None,
     record: Path | None,
+    bound: bool,
     ledger: str,
     out: Path | None,
     as_json: bool,
@@ -136,7 +138,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     loaded = load(scenario, overrides, epochs=epochs, seed=seed, proposer=proposer)
     store = out or settings.load().runs
     with Progress(loaded.name, loaded.epochs) as progress:
-        summary = launch(loaded, out=store, record=record, progress=progress, now=_now()).summary
+        summary = launch(loaded, out=store, record=record, bound=bound, progress=progress, now=_now()).summary
     if as_json:
         _document(summary.document())
     else:

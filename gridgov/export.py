@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -60,8 +61,14 @@ _UNIT = 10**SCALE_MAX
 _ROWS = 1 << 17
 """About so many rows are built and handed over at once, so that memory does not grow with a run."""
 
-_LAYOUT = "ROW_GROUP_SIZE 8192"
-"""Small row groups are packed while a run goes on, and little is left for the end."""
+_LINES = 4096
+"""The same for interactions, each of which holds a prompt and a reply."""
+
+_LAYOUT = "ROW_GROUP_SIZE 8192, BLOCK_SIZE 131072"
+"""Small row groups are packed while a run goes on, and little is left for the end; smaller blocks pack badly."""
+
+_TURN = 0.0005
+"""Seconds after which a thread that computes lets another go on, while a run is written."""
 
 _OLD = 24 * 3600
 """Seconds after which a folder that a killed writer left is taken away."""
@@ -243,7 +250,9 @@ def tables(run: Run) -> Iterator[Slice]:
     builder = Builder(names_of(run.records))
     for records, entries in _slices(run.records, run.entries):
         yield from builder.add(records, entries)
-    yield from builder.finish(run)
+    yield from builder.finish()
+    yield from builder.shadows(run)
+    yield from builder.few(run)
 
 
 def _slices(
@@ -299,12 +308,18 @@ class Builder:
         self._decide(records)
         yield from self._decided(min(self._held.values(), default=len(self._waiting)))
 
-    def finish(self, run: Run) -> Iterator[Slice]:
-        """The rows that nothing can change any more, shadows, and the tables of a few rows."""
+    def finish(self) -> Iterator[Slice]:
+        """The rows that nothing can change any more."""
         yield from self._decided(len(self._waiting))
+
+    def shadows(self, run: Run) -> Iterator[Slice]:
+        """The rows of what was judged, but never applied; they follow those that the journal implies."""
         for start in range(0, len(run.shadows), _ROWS):
             shadows = [Decided(epoch, decision) for epoch, decision in run.shadows[start : start + _ROWS]]
             yield from _proposals(shadows, self._resources, "shadow")
+
+    def few(self, run: Run) -> Iterator[Slice]:
+        """The tables of a few rows, and what was put in."""
         yield "epochs", _epochs(run.records[0], self._closes)
         names = names_of(run.records)
         yield from _set_up(run, names, len(self._closes))
@@ -645,6 +660,7 @@ def _set_up(run: Run, names: Names, epochs: int) -> Iterator[Slice]:
                 "unit": _texts(resource.unit for resource in names.resources),
                 "scale": _ints(resource.scale for resource in names.resources),
                 "resource_no": np.arange(len(names.resources), dtype=np.int32),
+                "priced": pa.array([resource.name in run.prices for resource in names.resources]),
             }
         ),
     )
@@ -674,6 +690,7 @@ def _runs(run: Run, names: Names, epochs: int) -> pa.Table:
             "commons_actor": _texts([commons and commons.actor]),
             "commons_resource": _texts([commons and commons.resource]),
             "collapse_below": exact_decimals([commons and _millionths(commons.collapse_below, scale)]),
+            "harvesters": _ints([commons and len(commons.harvesters)]),
             "recorded": _ints([run.recorded]),
             "synthetic": _ints([run.synthetic]),
             "started_at": pa.array([run.started_at], pa.timestamp("us")),
@@ -714,8 +731,8 @@ def _given(run: Run, names: Names) -> Iterator[Slice]:
             for key, values in (("none_served", none), ("bound_served", bound))
         }
         yield "baselines", pa.table({"resource": _texts(run.baselines), **served, "note": _texts(notes)})
-    for start in range(0, len(run.interactions), _ROWS >> 5):
-        yield "interactions", _interactions(run.interactions[start : start + (_ROWS >> 5)])
+    for start in range(0, len(run.interactions), _LINES):
+        yield "interactions", _interactions(run.interactions[start : start + _LINES])
     for name, content in run.files.items():
         digest = sha256(content).hexdigest()
         row = {"name": [name], "size": [len(content)], "digest": [digest], "content": [content]}
@@ -738,9 +755,11 @@ def _interactions(some: Sequence[Mapping[str, Any]]) -> pa.Table:
 SEALED: dict[str, tuple[str, ...]] = {
     "runs": (
         "scenario", "description", "overrides", "proposers", "status", "error", "horizon", "commons_actor",
-        "commons_resource", "collapse_below", "recorded", "synthetic", "started_at", "seconds", "version", "form",
+        "commons_resource", "collapse_below", "harvesters", "recorded", "synthetic", "started_at", "seconds", "version",
+        "form",
     ),
     "actors": ("harvester",),
+    "resources": ("priced",),
     "prices": ("epoch", "resource", "price"),
     "baselines": ("resource", "none_served", "bound_served", "note"),
     "interactions": (*INTERACTION, "cost", "called_at"),
@@ -761,45 +780,51 @@ class Seal(NamedTuple):
     digest: str
 
 
+class Seals:
+    """Seals of columns, while their rows come by."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Any] = {}
+        self._rows: Counter[tuple[str, str]] = Counter()
+
+    def add(self, table: str, column: str, values: Sequence[Any]) -> None:
+        """Takes the next values of a column."""
+        sha = self._found.setdefault((table, column), sha256())
+        self._rows[table, column] += len(values)
+        for value in values:
+            data = value if isinstance(value, bytes) else str(value).encode()
+            sha.update(b"-" if value is None else b"%d:%b" % (len(data), data))
+
+    def __iter__(self) -> Iterator[Seal]:
+        for (table, column), sha in self._found.items():
+            yield Seal(table, column, self._rows[table, column], sha.hexdigest())
+
+
 def do(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | None = None) -> list[Any]:
     """Runs SQL to its end and returns the rows of the last statement."""
     rows: list[Any] = connection.execute(sql, values).fetchall()
     return rows
 
 
-def seals(connection: duckdb.DuckDBPyConnection, run_id: str, database: str = "") -> Iterator[Seal]:
-    """Seals of every column that the journal does not imply, of the tables that have rows.
-
-    `database` is the prefix of the tables' names, such as `x.`, where they are in an attached file.
-    """
-    for table, keys in SEALED.items():
-        sql = query("sealed", columns=", ".join(keys), table=database + table)
-        yield from _seals(connection, run_id, table, sql)
-    for table in SHADOWED:
-        yield from _seals(connection, run_id, table, query("sealed_shadows", table=database + table, database=database))
-
-
-def _seals(connection: duckdb.DuckDBPyConnection, run_id: str, table: str, sql: str) -> Iterator[Seal]:
-    cursor = connection.execute(sql, {"run": run_id})
-    names = [column[0] for column in cursor.description or ()]
-    found = [sha256() for _ in names]
-    count = 0
-    while rows := cursor.fetchmany(4096):
-        count += len(rows)
-        for values, sha in zip(zip(*rows, strict=True), found, strict=True):
-            for value in values:
-                data = value if isinstance(value, bytes) else str(value).encode()
-                sha.update(b"-" if value is None else b"%d:%b" % (len(data), data))
-    if count:
-        for name, sha in zip(names, found, strict=True):
-            yield Seal(table, name, count, sha.hexdigest())
+def seals(connection: duckdb.DuckDBPyConnection, run_id: str) -> Seals:
+    """Seals of every column that the journal does not imply, as it is stored, of the tables that have rows."""
+    found = Seals()
+    asked = [(table, query("sealed", columns=", ".join(keys), table=table)) for table, keys in SEALED.items()]
+    asked += [(table, query("sealed_shadows", table=table)) for table in SHADOWED]
+    for table, sql in asked:
+        cursor = connection.execute(sql, {"run": run_id})
+        names = [column[0] for column in cursor.description or ()]
+        while rows := cursor.fetchmany(4096):
+            for name, values in zip(names, zip(*rows, strict=True), strict=True):
+                found.add(table, name, values)
+    return found
 
 
 class Store:
     """A folder of runs, one immutable file each; to be closed, or used as a context manager.
 
-    The database that writes, and an empty export to start each file from, are made in the background as soon as the
-    store is opened: opened before a run, it is ready when the run is over.
+    The database that writes is made in the background as soon as the store is opened: opened before a run, it is ready
+    when the run is over.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -834,14 +859,20 @@ class Store:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _prepare(self) -> duckdb.DuckDBPyConnection:
-        """A database in memory that writes the files, and an export without any row to copy."""
-        connection = duckdb.connect(config={"threads": min(4, os.cpu_count() or 1), "checkpoint_threshold": "1KB"})
-        attach(connection, self.scratch / "empty", "empty")
-        do(connection, "USE empty; BEGIN")
-        for name in ("export_schema.sql", "export_views.sql"):
-            do(connection, (SQL / name).read_text("utf-8"))
-        do(connection, "COMMIT; USE memory; DETACH empty")
+        """A database in memory that writes the files."""
+        threads = min(4, os.cpu_count() or 1)
+        connection = duckdb.connect(config={"threads": threads, "checkpoint_threshold": "1KB"})
+        do(connection, "SET fsync_mode = 'NONE'")  # once, at the end
+        _empty()
         return connection
+
+    def metrics(self, path: Path) -> Metrics:
+        """The metrics of the one run in a file; see `metrics`."""
+        attach(self.connection, path, "looked_at", "READ_ONLY")
+        try:
+            return _metrics(self.connection, None, "looked_at.")
+        finally:
+            do(self.connection, "DETACH looked_at")
 
     def write(self, run: Run) -> Path:
         """Writes a finished run and returns the path of its file; see `Writer.finish`."""
@@ -860,13 +891,18 @@ class Writer:
         self.path = store.scratch / "unfinished.duckdb"
         self._pending = deque([store.worker.submit(self._begin)])
         self._builder: Builder | None = None
+        self._seals = Seals()
         self._fed = (0, 0, 0)
 
     def __enter__(self) -> Self:
+        """From here to the end, threads take turns more often, so that a busy run does not starve the worker."""
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._interval, _TURN))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Undoes what was not finished."""
+        sys.setswitchinterval(self._interval)
         self._stop()
 
     def _stop(self) -> None:
@@ -879,17 +915,22 @@ class Writer:
 
     def _begin(self) -> None:
         connection = self.store.connection
-        shutil.copyfile(self.store.scratch / "empty", self.path)
+        self.path.write_bytes(_empty())
         attach(connection, self.path, "x")
         do(connection, "BEGIN")
 
     def _drop(self) -> None:
         connection = self.store.connection
+        with suppress(duckdb.Error):  # nothing to undo
+            do(connection, "ROLLBACK")
         if do(connection, query("attached"), {"database": "x"}):
-            with suppress(duckdb.Error):
-                do(connection, "ROLLBACK")
             do(connection, "DETACH x")
         self.path.unlink(missing_ok=True)
+
+    @property
+    def fed(self) -> int:
+        """The last record that was taken while the run went on."""
+        return self._fed[0]
 
     def feed(self, run_id: str, engine: Engine) -> None:
         """Takes what the engine's ledger has come to, once that is enough to be worth it; returns at once.
@@ -905,7 +946,7 @@ class Writer:
         if self._builder is None:
             self._builder = Builder(names_of(records))
         self._fed = (state.seq, state.entries, state.epoch)
-        self._pending.append(self.store.worker.submit(self._take, run_id, self._builder.add(records, made)))
+        self._pending.append(self.store.worker.submit(self._take, run_id, list(self._builder.add(records, made))))
 
     def _take(self, run_id: str, slices: Iterable[Slice]) -> None:
         for table, rows in slices:
@@ -921,21 +962,11 @@ class Writer:
         if path.exists():
             self._stop()
             return _keep(self.store.connection, path, run)
-        names = names_of(run.records)
-        builder = self._builder
         self._wait(0)
-        if builder is None or builder.names.actors != names.actors:
-            if builder is not None:  # somebody joined: what was stored lacks them
-                self.store.worker.submit(self._drop).result()
-                self.store.worker.submit(self._begin).result()
-                self._fed = (0, 0, 0)
-            builder = Builder(names)
-        seq, entries, _ = self._fed
-        rest = (builder.add(*part) for part in _slices(run.records[seq:], run.entries[entries:]))
-        for one in chain(chain.from_iterable(rest), builder.finish(run)):
-            self._pending.append(self.store.worker.submit(self._take, run.run_id, [one]))
+        for table, rows in self._rest(run):
+            self._pending.append(self.store.worker.submit(self._take, run.run_id, [(table, rows)]))
             self._wait(4)
-        self._pending.append(self.store.worker.submit(self._seal, run.run_id))
+        self._pending.append(self.store.worker.submit(self._end, run.run_id))
         self._wait(0)
         try:
             os.link(self.path, path)
@@ -945,18 +976,57 @@ class Writer:
             self.path.rename(path)
         return path
 
+    def _rest(self, run: Run) -> Iterator[Slice]:
+        """The rows that were not taken while the run went on; what no record implies is sealed on its way."""
+        names = names_of(run.records)
+        if self._builder is None or self._builder.names.actors != names.actors:
+            if self._builder is not None:  # somebody joined: what was stored lacks them
+                self.store.worker.submit(self._drop).result()
+                self.store.worker.submit(self._begin).result()
+                self._fed = (0, 0, 0)
+            self._builder = Builder(names)
+        seq, entries, _ = self._fed
+        for part in _slices(run.records[seq:], run.entries[entries:]):
+            yield from self._builder.add(*part)
+        yield from self._builder.finish()
+        for table, rows in self._builder.shadows(run):
+            self._seal(table, rows, rows.column_names)
+            yield table, rows
+        for table, rows in self._builder.few(run):
+            self._seal(table, rows, SEALED.get(table, ()))
+            yield table, rows
+
+    def _seal(self, table: str, rows: pa.Table, names: Sequence[str]) -> None:
+        for name in names:
+            self._seals.add(table, name, rows[name].to_pylist())
+
     def _wait(self, most: int) -> None:
         """Waits until no more than so many tasks are pending; raises what one of them raised."""
         while len(self._pending) > most:
             self._pending[0].result()
             self._pending.popleft()
 
-    def _seal(self, run_id: str) -> None:
-        connection = self.store.connection
-        on, column, count, digest = zip(*seals(connection, run_id, "x."), strict=True)
+    def _end(self, run_id: str) -> None:
+        """Stores the seals, and all of it for good."""
+        on, column, count, digest = zip(*self._seals, strict=True)
         rows = {"table_name": on, "column_name": column, "row_count": count, "digest": digest}
-        _insert(connection, run_id, "seals", pa.table(rows))
-        do(connection, "COMMIT; DETACH x")
+        _insert(self.store.connection, run_id, "seals", pa.table(rows))
+        do(self.store.connection, "COMMIT; DETACH x")
+        with self.path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+
+@cache
+def _empty() -> bytes:
+    """A file with the tables and views of an export, and no row. Made once: 200 comments take longer than most runs."""
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        path = Path(folder) / "empty"
+        attach(connection, path, "empty")
+        do(connection, "USE empty; BEGIN")
+        for name in ("export_schema.sql", "export_views.sql"):
+            do(connection, (SQL / name).read_text("utf-8"))
+        do(connection, "COMMIT; USE memory; DETACH empty")
+        return path.read_bytes()
 
 
 def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str, options: str = _LAYOUT) -> None:
@@ -1060,13 +1130,17 @@ Metrics = dict[str, Number | dict[str, Number]]
 def metrics(source: Path | duckdb.DuckDBPyConnection, run_id: str | None = None) -> Metrics:
     """The metrics of a run, by name: a number, or a number for each resource; None where it is undefined.
 
-    Amounts are exact where a float64 holds them, whole ones are int. Raises Damaged where there is no such file.
+    Amounts are exact where a float64 holds them, whole ones are int. A file of many runs needs a run_id.
     """
     if isinstance(source, Path):
         with duckdb.connect(str(source), read_only=True) as connection:
-            return metrics(connection, run_id)
+            return _metrics(connection, run_id)
+    return _metrics(source, run_id)
+
+
+def _metrics(connection: duckdb.DuckDBPyConnection, run_id: str | None, database: str = "") -> Metrics:
     found: Metrics = {}
-    for name, resource, value, exact in do(source, query("metrics"), {"run": run_id}):
+    for name, resource, value, exact in do(connection, query("metrics", database=database), {"run": run_id}):
         number: Number = value
         if exact is not None:
             number = int(exact) if exact == exact.to_integral_value() else float(exact)

@@ -90,8 +90,8 @@ class Registration(NamedTuple):
     """Actors that join, actors that are frozen or thawed, and what each proposer may move (None: everything)."""
 
     actors: tuple[Actor, ...] = ()
-    frozen: Mapping[str, bool] = {}  # noqa: RUF012 - never changed, and it can be pickled
-    mandates: Mapping[str, tuple[str, ...] | None] = {}  # noqa: RUF012 - never changed, and it can be pickled
+    frozen: Mapping[str, bool] = {}
+    mandates: Mapping[str, tuple[str, ...] | None] = {}
     operator: str = ""
     reason: str = ""
 
@@ -232,6 +232,22 @@ def _violation(violation: Violation) -> dict[str, Any]:
     return {key: value for key, value in violation._asdict().items() if value is not None}
 
 
+def violations_text(violations: tuple[Violation, ...]) -> str:
+    """The canonical JSON of violations; what is absent is left out."""
+    parts = []
+    for code, path, limit, actual, resource in violations:
+        text = f'"code":"{code}"'
+        if actual is not None:
+            text = f'"actual":{_quote(actual) if type(actual) is str else actual},{text}'
+        if limit is not None:
+            text += f',"limit":{_quote(limit) if type(limit) is str else limit}'
+        text += f',"path":{_key(path)}'
+        if resource is not None:
+            text += f',"resource":{_key(resource)}'
+        parts.append(f"{{{text}}}")
+    return f"[{','.join(parts)}]"
+
+
 def _violation_from(payload: dict[str, Any]) -> Violation:
     return Violation(**{**payload, "code": Code(payload["code"])})
 
@@ -275,9 +291,7 @@ def _decision(decision: Decision) -> str:
     if decision.state_moved:
         parts.append('"state_moved":true')
     parts.append(f'"transfers":{transfers_text(decision.transfers)}')
-    parts.append(
-        f'"violations":{_dumps([_violation(v) for v in decision.violations]) if decision.violations else "[]"}'
-    )
+    parts.append(f'"violations":{violations_text(decision.violations)}')
     return f"{{{','.join(parts)}}}"
 
 

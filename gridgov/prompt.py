@@ -268,6 +268,7 @@ def _filled(prompt: Prompt, block: str, given: Mapping[str, Any]) -> str:
 
 # --- what a model is shown --------------------------------------------------------------------------------------------
 
+
 def in_words(violation: Violation, resources: Mapping[str, Resource]) -> str:
     """A broken rule as a model is told of it: where, what, and the rule's code."""
     return f"{words(violation, resources)} ({violation.code.value})"

@@ -1,4 +1,4 @@
-"""Broken rules as sentences: one for each code, the same in prompts, on the command line and in reports; nothing else."""
+"""Broken rules as sentences, one for each code: the same in prompts, on the command line and in reports."""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ from gridgov.model import Constraints, Limit, Transfer
 from sim import optimal
 from sim.world import World
 
+LINEAR, MIXED = 20_000, 600
+"""Actors x epochs that are solved without being asked for; the second where some minimum is above 0."""
+
 
 class Baseline(NamedTuple):
     """Served demand of one resource in minor units: without any proposal, and at best; None with the reason why not."""
@@ -29,17 +32,22 @@ def demanded(world: World) -> list[str]:
     return [resource.name for resource in world.scenario.resources if resource.name in needed]
 
 
-def baselines(world: World) -> dict[str, Baseline]:
-    """The two baselines of every resource that somebody needs."""
-    return {resource: _baseline(world, resource) for resource in demanded(world)}
+def baselines(world: World, *, at_any_cost: bool = False) -> dict[str, Baseline]:
+    """The two baselines of every resource that somebody needs.
+
+    A programme that takes more than a few seconds is solved `at_any_cost` only; else the note says so.
+    """
+    return {resource: _baseline(world, resource, at_any_cost) for resource in demanded(world)}
 
 
-def _baseline(world: World, resource: str) -> Baseline:
+def _baseline(world: World, resource: str, at_any_cost: bool) -> Baseline:
     if any(series.flow.resource == resource for series in world.of("grow")):
         return Baseline(None, None, f"{resource} grows with its balance, which is not linear")
     problem = problem_of(world, resource)
     alone = int(optimal.forward(problem, np.zeros_like(problem.demanded), np.zeros_like(problem.demanded)).sum())
     reason = nonlinear(world, resource)
+    if reason is None and not at_any_cost and optimal.size(problem) > (MIXED if problem.minimum.any() else LINEAR):
+        reason = f"its programme of {optimal.size(problem):,} actors x epochs takes a while; --bound solves it"
     if reason is not None:
         return Baseline(alone, None, reason)
     try:

@@ -44,6 +44,7 @@ def launch(
     record: Path | None = None,
     progress: Callable[[int], None] | None = None,
     now: datetime | None = None,
+    bound: bool = False,
     world: World | None = None,
     known: Mapping[str, Baseline] | None = None,
 ) -> Launched:
@@ -53,6 +54,7 @@ def launch(
         out: The run store; `<run_id>.duckdb` is written there, or kept where it is complete already.
         record: Where to write all answers as a cassette; those of a policy are synthetic.
         progress: Is told of every closed epoch.
+        bound: Whether the best that was possible is worth any time.
         now: When the run started, for the export only.
         world, known: The scenario's world and baselines, where the caller has them already.
 
@@ -65,7 +67,7 @@ def launch(
     tape = Tape(scenario, record)
     with tape, collector_off():
         result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
-    known = baselines(world) if known is None else known
+    known = baselines(world, at_any_cost=bound) if known is None else known
     run = _export(result, tape, known, now, time.perf_counter() - started)
     path = export.export(run, out)
     return Launched(_summary(result, tape, run, known, path, time.perf_counter() - started), result)

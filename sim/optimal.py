@@ -1,37 +1,37 @@
-"""The perfect-foresight programme for one resource lives here: arrays in, the best plan out; no scenarios, no ledger, no I/O.
+"""The perfect-foresight programme for one resource: arrays in, the best plan out; no scenarios, no ledger, no I/O.
 
-One epoch, as the engine plays it, for every actor at once: `produced` is added to the balance; the planner moves amounts
-between actors; `min(demanded, balance)` is served, by force; what then exceeds `storage` is spilled. A sender sends at most
-`quota` in an epoch and keeps at least `minimum` after sending; consumption may take a balance below it. `solve` maximises
-what is served over all epochs and actors, and among the plans that do, sends little. Amounts are ints in minor units.
+One epoch, as the engine plays it, for every actor at once: `produced` is added to the balance; the planner moves
+amounts between actors; `min(demanded, balance)` is served, by force; what then exceeds `storage` is spilled. A sender
+sends at most `quota` in an epoch and keeps at least `minimum` after sending; consumption may take a balance below it.
+`solve` maximises what is served over all epochs and actors, and among the plans that do, sends little. Amounts are
+ints in minor units.
 
-Why the programme may leave consumption free although the engine forces it: take an optimal plan that holds a unit back at
-its earliest chance, and serve it instead. From then on that actor has one unit less, until the first of these: it serves
-one unit less (what is served in total stays the same); it spills one unit less (more is served than was optimal: impossible);
-or a send would leave it below its minimum. That send was of at least one unit: send one unit less and the balance is as it
-was, while the receiver now has the one unit less, and the same holds for it. So one unit served now costs at most one later,
-and an optimal plan exists that holds nothing back. Nor does more balance ever hurt, so free spilling loses nothing either.
-Receiving and sending on in the same epoch gains nothing: the net amounts are allowed whenever the gross ones are.
+Why the programme may leave consumption free although the engine forces it: take an optimal plan that holds a unit
+back at its earliest chance, and serve it instead. From then on that actor has one unit less, until the first of
+these: it serves one unit less (what is served in total stays the same); it spills one unit less (more is served than
+was optimal: impossible); or a send would leave it below its minimum. That send was of at least one unit: send one
+unit less and the balance is as it was, while the receiver now has the one unit less, and the same holds for it. So
+one unit served now costs at most one later, and an optimal plan exists that holds nothing back. Nor does more balance
+ever hurt, so free spilling loses nothing either. Receiving and sending on in the same epoch gains nothing: the net
+amounts are allowed whenever the gross ones are.
 
-Where each `minimum` is 0 the programme is a flow in a network (actor before transfers -> hub of the epoch -> actor after
-transfers -> demand, or the actor in the next epoch), so its vertices are integral. Where it is not, `may_send` (binary) says
-which actor may send in which epoch, and for fixed binaries it is that flow again, with lower bounds. A unit sent costs
-1 / (T + 1): a cycle that improves a flow serves one unit more and passes each epoch's hub once at most, so it adds at most T
-units sent, and the cost can never outweigh what is served (Ahuja, Magnanti, Orlin, Network Flows, 1993, theorem 3.7: a flow
-is best when there is no improving cycle). The same exchange shows that such a plan's sends stand when consumption is forced;
-still every plan is played in exact integers before it is returned.
+Where each `minimum` is 0 the programme is a flow in a network (actor before transfers -> hub of the epoch -> actor
+after transfers -> demand, or the actor in the next epoch), so its vertices are integral. Where it is not, `may_send`
+(binary) says which actor may send in which epoch, and for fixed binaries it is that flow again, with lower bounds. A
+unit sent costs 1 / (T + 1): a cycle that improves a flow serves one unit more and passes each epoch's hub once at
+most, so it adds at most T units sent, and the cost can never outweigh what is served (Ahuja, Magnanti, Orlin, Network
+Flows, 1993, theorem 3.7: a flow is best when there is no improving cycle). The same exchange shows that such a plan's
+sends stand when consumption is forced; still every plan is played in exact integers before it is returned.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import floor, gcd, inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore[import-untyped, unused-ignore]
-from scipy.sparse import csc_array  # type: ignore[import-untyped, unused-ignore]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ SIZE_MAX = 200_000
 SIZE_MIXED_MAX = 6_000
 """Largest actors x epochs where some minimum is above 0: 17 homes x 168 hours take 2 to 20 s."""
 TOTAL_MAX = 10**12
-"""Largest supply (opening and produced, in units of the amounts' common divisor) that the solver's floats are trusted with."""
+"""Largest supply (opening and produced, in units of the amounts' common divisor) that the solver's floats can hold."""
 INTEGRAL_WITHIN = 1e-4
 
 
@@ -51,7 +51,7 @@ class Unsolvable(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One resource over T epochs and n actors, in minor units, int64, none negative but for the -1 of `quota` and `storage`.
+    """One resource over T epochs and n actors, in minor units, int64; only `quota` and `storage` may be -1.
 
     Attributes:
         opening: (n,) balances before the first epoch.
@@ -108,7 +108,7 @@ def solve(problem: Problem, *, seconds_max: float = 60.0) -> Plan:
 
     Args:
         problem: one resource; an actor that cannot send (`max_transfer` 0, frozen) has quota 0.
-        seconds_max: time for each run of the solver (a linear programme: one; else a mixed-integer one and some small ones).
+        seconds_max: time for each run of the solver: one for a linear programme, some more for a mixed-integer one.
 
     Raises:
         Unsolvable: too many cells, too large amounts, out of time, or an answer that does not hold in integers.
@@ -132,7 +132,7 @@ def solve(problem: Problem, *, seconds_max: float = 60.0) -> Plan:
         served, fault = _play(problem, sent * unit, received * unit)
         if not fault and served.sum() == served_total * unit:
             return Plan(served_total * unit, sent * unit, received * unit, served)
-        # To keep the minimum for a send that is not made, the programme may hold back what the engine consumes: forbid it.
+        # For a send that is not made, the programme may hold back what the engine consumes: forbid it.
         used = may_send & ((sent > 0) | (small.minimum == 0))
         if (used == may_send).all():
             raise Unsolvable(f"the solver's plan does not hold in integers: {fault or 'it serves less when played'}")
@@ -152,7 +152,7 @@ def forward(problem: Problem, sent: Ints, received: Ints) -> Ints:
 def transfers(sent_row: Ints, received_row: Ints, max_transfer_row: Ints) -> list[tuple[int, int, int]]:
     """Pairs one epoch's senders with its receivers, in index order: [(sender, receiver, amount)].
 
-    At most senders + receivers - 1 transfers, and one more wherever the sender's `max_transfer_row` (-1: no limit) splits one.
+    At most senders + receivers - 1 transfers, and one more for each that `max_transfer_row` (-1: no limit) splits.
     """
     assert sent_row.sum() == received_row.sum(), "what is sent is not what is received"
     assert not (sent_row[max_transfer_row == 0]).any(), "an actor without transfers has quota 0"
@@ -191,7 +191,7 @@ def _play(problem: Problem, sent: Ints, received: Ints) -> tuple[Ints, str]:
 
 
 def _reduced(problem: Problem) -> tuple[Problem, int]:
-    """The same programme in units of the common divisor, opening balances produced in epoch 0, no amount above the supply.
+    """The same programme in units of the common divisor, opening balances produced first, no amount above the supply.
 
     Vertices are integral in these units too, so nothing is lost. Limits of -1 become the supply, which never binds.
     """
@@ -220,7 +220,7 @@ def _reduced(problem: Problem) -> tuple[Problem, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Reach:
-    """The most, (T, n), that a plan with forced consumption can `send`, `receive`, and `keep` at the end of an epoch."""
+    """The most, (T, n), that a plan with forced consumption can `send`, `receive`, and `keep` at an epoch's end."""
 
     send: Ints
     receive: Ints
@@ -248,11 +248,11 @@ class _Rows:
         self.limits: list[tuple[Floats, Floats]] = []
 
     def add(self, low: Any, high: Any, *terms: tuple[Any, Ints, Any]) -> None:
-        """Adds as many rows as `high` has; a term is (rows within the block, columns, values); values may be one number."""
+        """Adds as many rows as `high` has; a term is (rows within the block, columns, values or one value)."""
         high = np.ravel(np.asarray(high, dtype=np.float64))
         self.limits.append((np.broadcast_to(np.asarray(low, dtype=np.float64), high.shape), high))
-        for rows, columns, values in terms:
-            columns = np.ravel(columns)
+        for rows, of, values in terms:
+            columns = np.ravel(of)
             spread = np.broadcast_to(np.ravel(np.asarray(values, dtype=np.float64)), columns.shape)
             self.triplets.append((np.ravel(rows) + self.count, columns, spread))
         self.count += len(high)
@@ -260,6 +260,9 @@ class _Rows:
     def constraint(self, columns_count: int) -> Any:
         rows, columns, values = (np.concatenate(parts) for parts in zip(*self.triplets, strict=True))
         low, high = (np.concatenate(parts) for parts in zip(*self.limits, strict=True))
+        from scipy.optimize import LinearConstraint
+        from scipy.sparse import csc_array
+
         matrix = csc_array((values, (rows, columns)), shape=(self.count, columns_count))
         return LinearConstraint(matrix, low, high)
 
@@ -293,7 +296,7 @@ def _flow(small: Problem, reach: _Reach, may_send: NDArray[np.bool_], seconds_ma
     limits = (reach.send * may_send, reach.receive, small.demanded, reach.keep)
     high = np.concatenate([limit.ravel() for limit in limits])
     cost = np.repeat([1 / (epochs + 1), 0.0, -1.0, 0.0], size(small))
-    answer = _run(cost, rows, Bounds(0, high), seconds_max)
+    answer = _run(cost, rows, (0, high), seconds_max)
     if answer.status != 0:
         raise Unsolvable(_reason(answer))
     if np.abs(answer.x - np.rint(answer.x)).max() > INTEGRAL_WITHIN:
@@ -317,9 +320,9 @@ def _mixed(small: Problem, reach: _Reach, seconds_max: float) -> tuple[NDArray[n
     low = np.repeat([0, 0, 0, 0, 0, 0, -inf], count)
     cost = np.repeat([0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0], count)
     integral = np.repeat([0, 0, 0, 0, 1, 1, 0], count)
-    # What is served is integral, so a gap of less than 1 closes it. (HiGHS divides by what is served, at most the demand.)
+    # What is served is integral, so a gap of less than 1 closes it. (HiGHS divides by what is served.)
     gap = 0.5 / max(1, int(small.demanded.sum()))
-    answer = _run(cost, rows, Bounds(low, high), seconds_max, integrality=integral, mip_rel_gap=gap)
+    answer = _run(cost, rows, (low, high), seconds_max, integrality=integral, mip_rel_gap=gap)
     if answer.x is None:
         raise Unsolvable(_reason(answer))
     best, bound = -answer.fun, -answer.mip_dual_bound + INTEGRAL_WITHIN
@@ -333,10 +336,10 @@ def _mixed(small: Problem, reach: _Reach, seconds_max: float) -> tuple[NDArray[n
 def _link(rows: _Rows, small: Problem, reach: _Reach) -> None:
     """Adds rows that say nothing new of whole plans, but bring fractional ones near them: they cut the time by 5 to 50.
 
-    Without them a home that is away sends a little in every hour with a small fraction of `may_send`, and never fills the
-    minimum that it could not get back. In a window (see `_windows`), `has_sent` is 1 from the first epoch with `may_send`
-    on; then the balance stays at its floor or above, and what was `drawn` beyond the window's opening balance and receipts
-    is at most what the actor produced in it, less the minimum that it has kept.
+    Without them a home that is away sends a little in every hour with a small fraction of `may_send`, and never fills
+    the minimum that it could not get back. In a window (see `_windows`), `has_sent` is 1 from the first epoch with
+    `may_send` on; then the balance stays at its floor or above, and what was `drawn` beyond the window's opening
+    balance and receipts is at most what the actor produced in it, less the minimum that it has kept.
     """
     first, floor_, most = _windows(small, reach)
     count, n = first.size, first.shape[1]
@@ -365,10 +368,10 @@ def _link(rows: _Rows, small: Problem, reach: _Reach) -> None:
 
 
 def _windows(small: Problem, reach: _Reach) -> tuple[Ints, Ints, Ints]:
-    """Epochs in which an actor that has sent cannot have used up its minimum yet, by forced consumption: three of (T, n).
+    """Epochs in which a sender cannot have used up its minimum yet, by forced consumption: three of (T, n).
 
-    The epoch in which the cell's window began; the least balance at the cell's close if the actor has sent in the window
-    (0 ends it); the most it can have sent by then, not counting the window's opening balance and receipts.
+    The epoch in which the cell's window began; the least balance at the cell's close if the actor has sent in the
+    window (0 ends it); the most it can have sent by then, not counting the window's opening balance and receipts.
     """
     first, floor_, most = (np.zeros_like(small.produced) for _ in range(3))
     start = level = least = produced = able = np.zeros_like(small.opening)
@@ -390,7 +393,10 @@ def _run(
 ) -> Any:
     """HiGHS's answer: the least cost, as `scipy.optimize.milp` gives it."""
     options["time_limit"] = seconds_max
-    return milp(cost, integrality=integrality, bounds=bounds, constraints=rows.constraint(len(cost)), options=options)
+    from scipy.optimize import Bounds, milp
+
+    constraint = rows.constraint(len(cost))
+    return milp(cost, integrality=integrality, bounds=Bounds(*bounds), constraints=constraint, options=options)
 
 
 def _reason(answer: Any) -> str:

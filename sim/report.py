@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gridgov.amounts import plain
-from gridgov.diff import Change, Diff
 from gridgov.model import Outcome, Resource
-from gridgov.verify import Report
 from sim.bound import Baseline
+
+if TYPE_CHECKING:
+    from gridgov.diff import Change, Diff
+    from gridgov.verify import Report
 
 Metrics = Mapping[str, Any]
 
@@ -265,7 +267,8 @@ def show_diff(console: Console, found: Diff) -> None:
     for name, side in (("A", found.a), ("B", found.b)):
         counts = ", ".join(f"{outcome} {n:,}" for outcome, n in side.outcomes.items() if n)
         console.print(
-            f"{name}: {side.run_id or side.source}, {side.epochs:,} epochs, {side.records:,} records, {counts}", markup=False
+            f"{name}: {side.run_id or side.source}, {side.epochs:,} epochs, {side.records:,} records, {counts}",
+            markup=False,
         )
     if found.identical:
         console.print("\nidentical: the same head, so every record is the same", style="bold")
@@ -343,7 +346,9 @@ def _said(console: Console, said: Mapping[str, Any]) -> None:
 def _judged(console: Console, judged: Mapping[str, Any]) -> None:
     console.print(f"\nJudged: {judged['outcome']}", style="bold", markup=False)
     for violation in judged["violations"]:
-        console.print(f"  {violation['path'] or 'the proposal'}: {violation['words']} ({violation['code']})", markup=False)
+        console.print(
+            f"  {violation['path'] or 'the proposal'}: {violation['words']} ({violation['code']})", markup=False
+        )
     if "held_until" in judged:
         console.print(f"  held for a person's approval until epoch {judged['held_until']}", markup=False)
     if "granted" in judged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gridgov.engine import Engine, decide, faulted
 from gridgov.errors import ProposerFailed
@@ -23,29 +23,21 @@ OPERATOR = "scenario"
 
 @dataclass
 class Seat:
-    """A proposer at its place in a scenario: for whom it speaks, and what its last proposals came to."""
+    """A proposer at its place in a scenario: for whom it speaks, and what its last proposals came to.
+
+    `shadow`: it is judged, but never applied. `mandate` is whose balances it may move where the journal doesn't say so:
+    a shadow leaves no trace there.
+    """
 
     speaker: Speaker
     proposer: Proposer
-    history: deque[Decision] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.history = deque(maxlen=self.speaker.history)
-
-    @property
-    def name(self) -> str:
-        """Its name in the journal."""
-        return self.speaker.name
-
-    @property
-    def shadow(self) -> bool:
-        """Whether it is judged, but never applied."""
-        return self.speaker.role == "shadow"
-
-    @property
-    def mandate(self) -> frozenset[str] | None:
-        """Whose balances it may move, where the journal doesn't say so: a shadow leaves no trace there."""
-        return frozenset(self.speaker.mandate) if self.shadow and self.speaker.mandate is not None else None
+        speaker = self.speaker
+        self.history: deque[Decision] = deque(maxlen=speaker.history)
+        self.name = speaker.name
+        self.shadow = speaker.role == "shadow"
+        self.mandate = frozenset(speaker.mandate) if self.shadow and speaker.mandate is not None else None
 
     def rounds(self, epoch: int) -> int:
         """How many rounds it has in this epoch."""
@@ -125,7 +117,7 @@ class Runner:
         engine, scenario, world = self.engine, self.scenario, self.world
         at = scenario.start_at + (epoch - 1) * scenario.length
         constraints = world.constraints(epoch)
-        if constraints != engine.state.constraints:
+        if constraints is not engine.state.constraints and constraints != engine.state.constraints:
             engine.constrain(constraints, at, OPERATOR, "changes")
         for series in world.of("produce", "grow"):
             engine.give(Kind(series.flow.kind), series.flow.name, series.requests(epoch, engine.state), at)
@@ -137,8 +129,10 @@ class Runner:
         self._proposals(epoch, at)
         for series in world.of("consume"):
             engine.take(series.flow.name, series.requests(epoch, engine.state), at)
-        engine.spill(scenario.storage, at)
-        engine.expire(at)
+        if scenario.storage:
+            engine.spill(scenario.storage, at)
+        if engine.state.holds:
+            engine.expire(at)
         self._close(epoch, at + scenario.length)
 
     def _close(self, epoch: int, at: int) -> None:
@@ -157,9 +151,9 @@ class Runner:
         if order == "random":
             names = shuffled([seat.name for seat in seats], self.scenario.seed, epoch, "order")
             seats = sorted(seats, key=lambda seat: names.index(seat.name))
-        rounds = {seat.name: seat.rounds(epoch) for seat in seats}
-        for n in range(1, max(rounds.values(), default=0) + 1):
-            turn = [seat for seat in seats if n <= rounds[seat.name]]
+        rounds = [(seat, seat.rounds(epoch)) for seat in seats]
+        for n in range(1, max((own for _, own in rounds), default=0) + 1):
+            turn = [seat for seat, own in rounds if n <= own]
             if order == "simultaneous":
                 self._together(turn, epoch, n, at)
             else:

@@ -627,6 +627,7 @@ def test_refused_hold_says_why(decision, code, limit):
     ask(engine, "1", "ab 30")
     settlement = engine.settle("1", decision, 1_003)
     assert (settlement.outcome, settlement.operator, settlement.reason) == (Outcome.REJECTED, "", "")
+    assert settlement.entries == ()
     assert settlement.violations == (Violation(code, "", limit, 1),)
     assert engine.state.holds == {}
 
@@ -675,6 +676,7 @@ def test_neither_consumed_nor_spilled_is_what_is_reserved():
 def test_noop_is_no_transfers_and_nothing_wrong():
     engine = engine_with()
     assert ask(engine, "1").outcome is Outcome.NOOP
+    assert engine.state.holds == {}
     engine.pause(1_002, "ann", "why")
     assert codes(ask(engine, "2")) == ["paused"]
 
@@ -758,6 +760,13 @@ def test_deciding_alone_changes_nothing():
         decided = decide(engine.state, proposal)
         assert [repr(getattr(engine.state, name)) for name in State.__slots__] == before
         assert engine_with(hold_above=20).propose(proposal, 1_001) == decided
+
+
+def test_takes_no_mandate_that_the_journal_does_not_know():
+    engine = engine_with()
+    with pytest.raises(AssertionError):
+        engine.propose(Proposal("1", "planner", 1, read("ab 1"), "", mandate=frozenset("a")), 1_001)
+    assert kinds(engine) == ["genesis"]
 
 
 # --- allocations ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from decimal import Decimal
@@ -23,6 +24,7 @@ from gridgov.journal import (
     Flow,
     Genesis,
     Reading,
+    Registration,
     canonical,
     constraints_from,
     constraints_payload,
@@ -277,6 +279,12 @@ def test_record_comes_back_from_its_text(payload, previous, seq, epoch, at):
     assert again == record
     assert type(again.payload) is type(payload)
     assert seal(previous, again.seq, again.epoch, again.at, again.payload) == record
+
+
+def test_records_can_go_to_another_process():
+    for record in story().records():
+        assert pickle.loads(pickle.dumps(record)) == record
+    assert pickle.loads(pickle.dumps(Registration())) == Registration((), {}, {}, "", "")
 
 
 @given(strategies.any_constraints)

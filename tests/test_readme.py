@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -38,9 +37,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_of_the_readme_runs(clone: Path) -> None:
     assert len(commands()) >= 6
     for command in commands():
-        done = subprocess.run(
-            command, shell=True, cwd=clone, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0"}
-        )
+        done = subprocess.run(command, shell=True, cwd=clone, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout, command
 

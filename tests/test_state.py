@@ -43,7 +43,7 @@ def engine():
 
 def test_new_state_is_before_everything():
     state = State()
-    assert (state.seq, state.digest, state.epoch, state.entries) == (0, START, 0, 0)
+    assert (state.seq, state.digest, state.at, state.seen) == (0, START, 0, Seen(0, 0, 0))
     assert state.world_state() == WorldState(0, 0, (), (), Constraints(), False)
 
 
@@ -107,9 +107,11 @@ def test_entries_take_from_one_what_they_give_to_another():
     entries = [
         LedgerEntry(8, None, "a", "b", "energy", 7, 0, 1, 1, Kind.TRANSFER),
         LedgerEntry(9, None, "b", "a", "energy", 1, 0, 1, 1, Kind.TRANSFER),
+        LedgerEntry(10, None, "grid", "a", "water", 3, 0, 2, 1, Kind.PRODUCE),
     ]
     state.apply(entries)
-    assert (state.balances, state.entries) == ({"energy": {"a": -1, "b": 6}, "water": {}}, 9)
+    assert state.balances == {"energy": {"a": -1, "b": 6}, "water": {"grid": -3, "a": 3}}
+    assert state.entries == 10
 
 
 @given(st.lists(strategies.plain_asks, max_size=8))

@@ -174,6 +174,8 @@ def test_counts_and_automatic_pauses_are_read():
         ({"max_transfer": {"enrgy": 5}}, ("max_transfer", "enrgy"), "unknown resource 'enrgy'; did you mean 'energy'"),
         ({"max_transfer": {"energy": -5}}, ("max_transfer", "energy"), "-5 is below 0"),
         ({"max_transfer": {"default": True}}, ("max_transfer", "default"), "expected a number"),
+        ({"max_transfer": {"default": "5", "energy": 1, "water": 2}}, ("max_transfer", "default"), "expected a number"),
+        ({"max_transfer": {"default": -5, "energy": 1, "water": 2}}, ("max_transfer", "default"), "-5 is below 0"),
         ({"max_transfer": {"actors": 5}}, ("max_transfer", "actors"), "expected {<actor>: {<resource>: n}}, not 5"),
         (
             {"max_transfer": {"actors": {"x": {}}}},

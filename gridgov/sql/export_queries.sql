@@ -9,7 +9,7 @@ SELECT {columns} FROM {table} WHERE run_id = $run
 
 -- name: sealed_shadows
 SELECT * EXCLUDE (run_id) FROM {table} WHERE run_id = $run
-AND proposal_id IN (SELECT proposal_id FROM {database}proposals WHERE run_id = $run AND role = 'shadow')
+AND proposal_id IN (SELECT proposal_id FROM proposals WHERE run_id = $run AND role = 'shadow')
 
 -- name: seals
 SELECT table_name, column_name, row_count, digest FROM seals WHERE run_id = $run
@@ -31,7 +31,7 @@ SELECT
     (SELECT count(*) FROM {database}.ledger WHERE run_id = $run) AS entries
 
 -- name: metrics
-SELECT metric, resource, value, exact FROM metrics_run WHERE $run IS NULL OR run_id = $run
+SELECT metric, resource, value, exact FROM {database}metrics_run WHERE $run IS NULL OR run_id = $run
 
 -- name: runs
 SELECT * FROM runs

@@ -5,7 +5,7 @@ CREATE TABLE runs (
     run_id VARCHAR, scenario VARCHAR, description VARCHAR, seed HUGEINT, overrides VARCHAR, proposers VARCHAR,
     status VARCHAR, error VARCHAR, head_digest VARCHAR, horizon INTEGER, epochs INTEGER, records BIGINT,
     entries BIGINT, start TIMESTAMP, epoch_length_us BIGINT, commons_actor VARCHAR, commons_resource VARCHAR,
-    collapse_below DECIMAL(38, 6), recorded BIGINT, synthetic BIGINT, started_at TIMESTAMP, seconds DOUBLE,
+    collapse_below DECIMAL(38, 6), harvesters INTEGER, recorded BIGINT, synthetic BIGINT, started_at TIMESTAMP, seconds DOUBLE,
     version VARCHAR, form INTEGER
 );
 COMMENT ON TABLE runs IS 'One row for each run in this file: what was run, by whom, and how it ended';
@@ -27,6 +27,7 @@ COMMENT ON COLUMN runs.epoch_length_us IS 'Length of an epoch in microseconds';
 COMMENT ON COLUMN runs.commons_actor IS 'The actor that holds the commons; NULL where there is none';
 COMMENT ON COLUMN runs.commons_resource IS 'The resource of the commons; NULL where there is none';
 COMMENT ON COLUMN runs.collapse_below IS 'The commons has collapsed once it closes below this, in units';
+COMMENT ON COLUMN runs.harvesters IS 'Number of actors that harvest the commons; NULL where there is none';
 COMMENT ON COLUMN runs.recorded IS 'Number of interactions that were recorded from a model';
 COMMENT ON COLUMN runs.synthetic IS 'Number of interactions that no model ever gave: made by a policy or by hand';
 COMMENT ON COLUMN runs.started_at IS 'Time at which the run was started (UTC); NULL where nobody said';
@@ -48,13 +49,16 @@ COMMENT ON COLUMN actors.joined_epoch IS 'Epoch in which the actor was registere
 COMMENT ON COLUMN actors.frozen IS 'Whether the actor was frozen at the end';
 COMMENT ON COLUMN actors.harvester IS 'Whether the actor harvests the commons';
 
-CREATE TABLE resources (run_id VARCHAR, resource VARCHAR, unit VARCHAR, scale INTEGER, resource_no INTEGER);
+CREATE TABLE resources (
+    run_id VARCHAR, resource VARCHAR, unit VARCHAR, scale INTEGER, resource_no INTEGER, priced BOOLEAN
+);
 COMMENT ON TABLE resources IS 'One row for each resource, in the order of the scenario';
 COMMENT ON COLUMN resources.run_id IS 'The run';
 COMMENT ON COLUMN resources.resource IS 'Name of the resource';
 COMMENT ON COLUMN resources.unit IS 'Unit of its amounts';
 COMMENT ON COLUMN resources.scale IS 'Decimal places of its amounts, 0 to 6';
 COMMENT ON COLUMN resources.resource_no IS 'Place in the order of the scenario, from 0';
+COMMENT ON COLUMN resources.priced IS 'Whether it has a price';
 
 CREATE TABLE epochs (
     run_id VARCHAR, epoch INTEGER, starts_at TIMESTAMP, ends_at TIMESTAMP, seq BIGINT, entries BIGINT,

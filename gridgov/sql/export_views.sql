@@ -105,70 +105,53 @@ COMMENT ON COLUMN metrics_epoch.jain IS '(sum of x)^2 / (n sum of x^2), over the
 
 CREATE VIEW metrics_actor AS
 WITH
-consumed AS (
-    SELECT run_id, epoch, actor, resource, sum(requested) AS demanded, sum(applied) AS served
-    FROM flows WHERE kind = 'consume' GROUP BY run_id, epoch, actor, resource
+facts AS (
+    SELECT run_id, epoch, actor, resource, kind, requested, applied, NULL AS giver FROM flows WHERE kind <> 'need'
+    UNION ALL
+    SELECT run_id, epoch, actor_from, resource, 'given', NULL, amount, NULL FROM ledger WHERE kind = 'transfer'
+    UNION ALL
+    SELECT run_id, epoch, actor_to, resource, 'received', NULL, amount, actor_from FROM ledger WHERE kind = 'transfer'
 ),
-demand AS (
+came AS (
     SELECT
-        c.run_id, c.actor, c.resource,
-        sum(c.demanded) AS demanded,
-        sum(c.served) AS served,
-        count(*) FILTER (c.served < c.demanded) AS epochs_unmet,
-        sum(CAST((c.demanded - c.served) * p.price AS DECIMAL(38, 12))) AS import_cost
-    FROM consumed AS c
-    LEFT JOIN prices AS p ON p.run_id = c.run_id AND p.epoch = c.epoch AND p.resource = c.resource
-    GROUP BY c.run_id, c.actor, c.resource
-),
-supply AS (
-    SELECT
-        run_id, actor, resource,
-        sum(applied) FILTER (kind = 'produce') AS produced,
-        sum(applied) FILTER (kind = 'grow') AS grown,
-        sum(applied) FILTER (kind = 'spill') AS spilled
-    FROM flows WHERE kind IN ('produce', 'grow', 'spill') GROUP BY run_id, actor, resource
-),
-given AS (
-    SELECT run_id, actor_from AS actor, resource, sum(amount) AS given
-    FROM ledger WHERE kind = 'transfer' GROUP BY run_id, actor_from, resource
-),
-received AS (
-    SELECT run_id, actor_to AS actor, resource, sum(amount) AS received
-    FROM ledger WHERE kind = 'transfer' GROUP BY run_id, actor_to, resource
-),
-harvested AS (
-    SELECT l.run_id, l.actor_to AS actor, l.resource, sum(l.amount) AS gain
-    FROM ledger AS l
-    JOIN runs
-        ON runs.run_id = l.run_id AND runs.commons_actor = l.actor_from AND runs.commons_resource = l.resource
-    WHERE l.kind = 'transfer' GROUP BY l.run_id, l.actor_to, l.resource
-),
-priced AS (SELECT DISTINCT run_id, resource FROM prices)
+        f.run_id, f.actor, f.resource,
+        sum(f.applied) FILTER (f.kind = 'produce') AS produced,
+        sum(f.applied) FILTER (f.kind = 'grow') AS grown,
+        sum(f.requested) FILTER (f.kind = 'consume') AS demanded,
+        sum(f.applied) FILTER (f.kind = 'consume') AS served,
+        sum(f.applied) FILTER (f.kind = 'spill') AS spilled,
+        sum(f.applied) FILTER (f.kind = 'given') AS given,
+        sum(f.applied) FILTER (f.kind = 'received') AS received,
+        sum(f.applied) FILTER (
+            f.kind = 'received' AND f.giver = runs.commons_actor AND f.resource = runs.commons_resource
+        ) AS gain,
+        count(DISTINCT f.epoch) FILTER (f.kind = 'consume' AND f.applied < f.requested) AS epochs_unmet,
+        sum(CAST((f.requested - f.applied) * p.price AS DECIMAL(38, 12))) FILTER (f.kind = 'consume') AS import_cost
+    FROM facts AS f
+    JOIN runs ON runs.run_id = f.run_id
+    LEFT JOIN prices AS p ON p.run_id = f.run_id AND p.epoch = f.epoch AND p.resource = f.resource
+    GROUP BY f.run_id, f.actor, f.resource
+)
 SELECT
     a.run_id, a.actor, r.resource,
-    coalesce(s.produced, 0) AS produced,
-    coalesce(s.grown, 0) AS grown,
-    coalesce(d.demanded, 0) AS demanded,
-    coalesce(d.served, 0) AS served,
-    coalesce(d.demanded, 0) - coalesce(d.served, 0) AS unmet,
-    coalesce(s.spilled, 0) AS spilled,
-    CAST(d.served AS DOUBLE) / nullif(CAST(d.demanded AS DOUBLE), 0) AS served_share,
-    CASE WHEN d.demanded > 0 THEN CAST(d.epochs_unmet AS DOUBLE) / nullif(runs.epochs, 0) END
+    coalesce(c.produced, 0) AS produced,
+    coalesce(c.grown, 0) AS grown,
+    coalesce(c.demanded, 0) AS demanded,
+    coalesce(c.served, 0) AS served,
+    coalesce(c.demanded, 0) - coalesce(c.served, 0) AS unmet,
+    coalesce(c.spilled, 0) AS spilled,
+    CAST(c.served AS DOUBLE) / nullif(CAST(c.demanded AS DOUBLE), 0) AS served_share,
+    CASE WHEN c.demanded > 0 THEN CAST(c.epochs_unmet AS DOUBLE) / nullif(runs.epochs, 0) END
         AS loss_of_load_probability,
-    coalesce(g.given, 0) AS given,
-    coalesce(t.received, 0) AS received,
-    CASE WHEN priced.resource IS NOT NULL THEN coalesce(d.import_cost, 0) END AS import_cost,
-    CASE WHEN a.harvester AND r.resource = runs.commons_resource THEN coalesce(h.gain, 0) END AS gain,
+    coalesce(c.given, 0) AS given,
+    coalesce(c.received, 0) AS received,
+    CASE WHEN r.priced THEN coalesce(c.import_cost, 0) END AS import_cost,
+    CASE WHEN a.harvester AND r.resource = runs.commons_resource THEN coalesce(c.gain, 0) END AS gain,
     b.amount AS balance
 FROM actors AS a
 JOIN runs ON runs.run_id = a.run_id
 JOIN resources AS r ON r.run_id = a.run_id
-LEFT JOIN demand AS d ON d.run_id = a.run_id AND d.actor = a.actor AND d.resource = r.resource
-LEFT JOIN supply AS s ON s.run_id = a.run_id AND s.actor = a.actor AND s.resource = r.resource
-LEFT JOIN given AS g ON g.run_id = a.run_id AND g.actor = a.actor AND g.resource = r.resource
-LEFT JOIN received AS t ON t.run_id = a.run_id AND t.actor = a.actor AND t.resource = r.resource
-LEFT JOIN harvested AS h ON h.run_id = a.run_id AND h.actor = a.actor AND h.resource = r.resource
-LEFT JOIN priced ON priced.run_id = a.run_id AND priced.resource = r.resource
+LEFT JOIN came AS c ON c.run_id = a.run_id AND c.actor = a.actor AND c.resource = r.resource
 LEFT JOIN balances AS b
     ON b.run_id = a.run_id AND b.epoch = runs.epochs AND b.actor = a.actor AND b.resource = r.resource
 WHERE a.type <> 'boundary'
@@ -194,33 +177,46 @@ COMMENT ON COLUMN metrics_actor.balance IS 'Its balance at the end, in units';
 
 CREATE VIEW metrics_run AS
 WITH
-of_actor AS MATERIALIZED (FROM metrics_actor),
-ranked AS (
+ranked AS (  -- by what it has, and by its gain, each from the least to the most; the commons has no part in n and i
     SELECT
-        m.run_id, m.resource, m.balance,
-        CAST(m.balance * CAST(pow(10, r.scale) AS BIGINT) AS HUGEINT) AS minor,
-        row_number() OVER (PARTITION BY m.run_id, m.resource ORDER BY m.balance) AS i,
-        count(*) OVER (PARTITION BY m.run_id, m.resource) AS n
-    FROM of_actor AS m
+        m.*, runs.commons_resource, r.scale,
+        m.actor IS DISTINCT FROM runs.commons_actor AS counts,
+        row_number() OVER held AS i,
+        count(*) OVER (PARTITION BY m.run_id, m.resource, m.actor IS DISTINCT FROM runs.commons_actor) AS n,
+        row_number() OVER (PARTITION BY m.run_id, m.resource ORDER BY m.gain NULLS LAST) AS gain_i,
+        count(m.gain) OVER (PARTITION BY m.run_id, m.resource) AS gain_n
+    FROM metrics_actor AS m
+    JOIN runs ON runs.run_id = m.run_id
     JOIN resources AS r ON r.run_id = m.run_id AND r.resource = m.resource
-    JOIN runs ON runs.run_id = m.run_id AND m.actor IS DISTINCT FROM runs.commons_actor
-),
-shared AS (
-    SELECT
-        run_id, resource,
-        CAST(sum((2 * i - n - 1) * balance) AS DOUBLE) / nullif(CAST(any_value(n) * sum(balance) AS DOUBLE), 0)
-            AS gini,
-        pow(CAST(sum(minor) AS DOUBLE), 2)
-        / nullif(any_value(n) * CAST(sum(minor * minor) AS DOUBLE), 0) AS jain
-    FROM ranked GROUP BY run_id, resource
+    WINDOW held AS (
+        PARTITION BY m.run_id, m.resource, m.actor IS DISTINCT FROM runs.commons_actor ORDER BY m.balance
+    )
 ),
 totals AS (
     SELECT
         run_id, resource,
         sum(produced) AS produced, sum(grown) AS grown, sum(demanded) AS demanded, sum(served) AS served,
         sum(unmet) AS unmet, sum(spilled) AS spilled, sum(given) AS transferred, sum(import_cost) AS import_cost,
-        min(served_share) AS served_share_min, max(loss_of_load_probability) AS loss_of_load_probability_max
-    FROM of_actor GROUP BY run_id, resource
+        min(served_share) AS served_share_min, max(loss_of_load_probability) AS loss_of_load_probability_max,
+        CAST(sum((2 * i - n - 1) * balance) FILTER (counts) AS DOUBLE)
+        / nullif(CAST(sum(n * balance) FILTER (counts) AS DOUBLE), 0) AS gini,
+        -- in minor units, whose squares no decimal overflows
+        pow(CAST(sum(CAST(balance * CAST(pow(10, scale) AS BIGINT) AS HUGEINT)) FILTER (counts) AS DOUBLE), 2)
+        / nullif(
+            any_value(n) FILTER (counts)
+            * CAST(
+                sum(
+                    CAST(balance * CAST(pow(10, scale) AS BIGINT) AS HUGEINT)
+                    * CAST(balance * CAST(pow(10, scale) AS BIGINT) AS HUGEINT)
+                ) FILTER (counts) AS DOUBLE
+            ), 0
+        ) AS jain,
+        sum(gain) AS gain,
+        -- 1 - sum of abs(R_i - R_j) / (2 n sum of R), as one ratio; that sum over all pairs is twice that of
+        -- (2i - n - 1) R_(i)
+        CAST(sum((2 * gain_n + 1 - 2 * gain_i) * gain) AS DOUBLE) / nullif(CAST(sum(gain_n * gain) AS DOUBLE), 0)
+            AS equality
+    FROM ranked GROUP BY run_id, resource
 ),
 decided AS (
     SELECT
@@ -229,64 +225,44 @@ decided AS (
         / nullif(count(*) FILTER (outcome IN ('executed', 'rejected', 'held', 'malformed')), 0) AS acceptance_rate
     FROM proposals WHERE role <> 'shadow' GROUP BY run_id
 ),
-pool AS (  -- the commons at each close, and what the next harvest found: after growth, in minor units
+pool AS (  -- the commons at each close; and what a harvest found, after growth
     SELECT
         b.run_id, b.epoch, b.amount,
-        CAST(
-            (lag(b.amount) OVER (PARTITION BY b.run_id ORDER BY b.epoch) + coalesce(f.gained, 0))
-            * CAST(pow(10, r.scale) AS BIGINT) AS HUGEINT
-        ) AS found
+        lag(b.amount) OVER (PARTITION BY b.run_id ORDER BY b.epoch) + coalesce(f.gained, 0) AS found
     FROM runs
     JOIN balances AS b
         ON b.run_id = runs.run_id AND b.actor = runs.commons_actor AND b.resource = runs.commons_resource
-    JOIN resources AS r ON r.run_id = b.run_id AND r.resource = b.resource
     LEFT JOIN (
         SELECT run_id, epoch, actor, resource, sum(applied) AS gained
         FROM flows WHERE kind IN ('produce', 'grow') GROUP BY run_id, epoch, actor, resource
     ) AS f ON f.run_id = b.run_id AND f.epoch = b.epoch AND f.actor = b.actor AND f.resource = b.resource
 ),
-survival AS (
+taken AS (  -- what each was granted of the commons in each epoch; who was granted nothing has no row
+    SELECT l.run_id, l.epoch, l.actor_to, CAST(pow(10, any_value(r.scale)) AS BIGINT) AS scale, sum(l.amount) AS granted
+    FROM ledger AS l
+    JOIN runs
+        ON runs.run_id = l.run_id AND runs.commons_actor = l.actor_from AND runs.commons_resource = l.resource
+    JOIN actors AS a ON a.run_id = l.run_id AND a.actor = l.actor_to AND a.harvester
+    JOIN resources AS r ON r.run_id = l.run_id AND r.resource = l.resource
+    WHERE l.kind = 'transfer' GROUP BY l.run_id, l.epoch, l.actor_to
+),
+commons AS (
     SELECT
         pool.run_id,
         coalesce(min(pool.epoch) FILTER (pool.epoch > 0 AND pool.amount < runs.collapse_below), any_value(runs.horizon))
-            AS epochs,
-        any_value(runs.horizon) AS horizon,
+            AS survival_time,
         -- twice T f(0), since f(0) is half of what there was at first
-        any_value(runs.horizon) * (any_value(pool.amount) FILTER (pool.epoch = 0)) AS sustainable
-    FROM pool JOIN runs ON runs.run_id = pool.run_id GROUP BY pool.run_id
-),
-harvester AS (
-    SELECT
-        run_id, actor, gain,
-        row_number() OVER (PARTITION BY run_id ORDER BY gain) AS i,
-        count(*) OVER (PARTITION BY run_id) AS n
-    FROM of_actor WHERE gain IS NOT NULL
-),
-gains AS (
-    SELECT
-        run_id, sum(gain) AS gain,
-        -- 1 - sum of abs(R_i - R_j) / (2 n sum of R), as one ratio; that sum over all pairs is twice that of
-        -- (2i - n - 1) R_(i)
-        CAST(any_value(n) * sum(gain) - sum((2 * i - n - 1) * gain) AS DOUBLE)
-        / nullif(CAST(any_value(n) * sum(gain) AS DOUBLE), 0) AS equality
-    FROM harvester GROUP BY run_id
-),
-harvest AS (  -- of every harvester in every epoch, in minor units
-    SELECT
-        h.run_id, pool.epoch, h.actor, any_value(h.n) AS n, any_value(pool.found) AS found,
-        CAST(coalesce(sum(l.amount), 0) * CAST(pow(10, any_value(r.scale)) AS BIGINT) AS HUGEINT) AS granted
-    FROM harvester AS h
-    JOIN runs ON runs.run_id = h.run_id
-    JOIN pool ON pool.run_id = h.run_id AND pool.epoch > 0
-    JOIN resources AS r ON r.run_id = h.run_id AND r.resource = runs.commons_resource
-    LEFT JOIN ledger AS l
-        ON l.run_id = h.run_id AND l.epoch = pool.epoch AND l.kind = 'transfer' AND l.actor_from = runs.commons_actor
-        AND l.actor_to = h.actor AND l.resource = runs.commons_resource
-    GROUP BY h.run_id, pool.epoch, h.actor
-),
-usage AS (
-    SELECT run_id, CAST(count(*) FILTER (granted > found // 2 // n) AS DOUBLE) / count(*) AS over_usage
-    FROM harvest GROUP BY run_id
+        any_value(runs.horizon) * (any_value(pool.amount) FILTER (pool.epoch = 0)) AS sustainable,
+        -- f(t) = floor(floor(pool / 2) / n), in minor units
+        CAST(
+            count(*) FILTER (
+                CAST(t.granted * t.scale AS HUGEINT) > CAST(pool.found * t.scale AS HUGEINT) // 2 // runs.harvesters
+            ) AS DOUBLE
+        ) / nullif(any_value(runs.harvesters) * any_value(runs.epochs), 0) AS over_usage
+    FROM pool
+    JOIN runs ON runs.run_id = pool.run_id
+    LEFT JOIN taken AS t ON t.run_id = pool.run_id AND t.epoch = pool.epoch
+    GROUP BY pool.run_id
 ),
 by_resource AS (
     SELECT
@@ -310,8 +286,8 @@ by_resource AS (
             },
             {'metric': 'served_share_min', 'exact': NULL, 'value': t.served_share_min},
             {'metric': 'loss_of_load_probability_max', 'exact': NULL, 'value': t.loss_of_load_probability_max},
-            {'metric': 'gini', 'exact': NULL, 'value': shared.gini},
-            {'metric': 'jain', 'exact': NULL, 'value': shared.jain},
+            {'metric': 'gini', 'exact': NULL, 'value': t.gini},
+            {'metric': 'jain', 'exact': NULL, 'value': t.jain},
             {
                 -- 1 - (served - none) / (bound - none), as one ratio
                 'metric': 'regret', 'exact': NULL,
@@ -320,7 +296,6 @@ by_resource AS (
             }
         ]) AS found
     FROM totals AS t
-    LEFT JOIN shared ON shared.run_id = t.run_id AND shared.resource = t.resource
     LEFT JOIN baselines AS b ON b.run_id = t.run_id AND b.resource = t.resource
 ),
 by_run AS (
@@ -328,25 +303,24 @@ by_run AS (
         runs.run_id, NULL AS resource,
         unnest([
             {'metric': 'acceptance_rate', 'exact': NULL::DECIMAL(38, 12), 'value': decided.acceptance_rate},
-            {'metric': 'survival_time', 'exact': s.epochs, 'value': NULL},
+            {'metric': 'survival_time', 'exact': c.survival_time, 'value': NULL},
             {
                 'metric': 'survival_rate', 'exact': NULL,
-                'value': CASE WHEN s.epochs >= s.horizon THEN 1.0 WHEN s.epochs IS NOT NULL THEN 0.0 END
+                'value': CASE WHEN c.survival_time >= runs.horizon THEN 1.0 WHEN c.survival_time IS NOT NULL THEN 0.0 END
             },
-            {'metric': 'gain', 'exact': gains.gain, 'value': NULL},
+            {'metric': 'gain', 'exact': t.gain, 'value': NULL},
             {
                 -- 1 - max(0, T f(0) - sum of R) / (T f(0)), as one ratio
                 'metric': 'efficiency', 'exact': NULL,
-                'value': CAST(least(s.sustainable, 2 * gains.gain) AS DOUBLE) / nullif(CAST(s.sustainable AS DOUBLE), 0)
+                'value': CAST(least(c.sustainable, 2 * t.gain) AS DOUBLE) / nullif(CAST(c.sustainable AS DOUBLE), 0)
             },
-            {'metric': 'equality', 'exact': NULL, 'value': gains.equality},
-            {'metric': 'over_usage', 'exact': NULL, 'value': usage.over_usage}
+            {'metric': 'equality', 'exact': NULL, 'value': t.equality},
+            {'metric': 'over_usage', 'exact': NULL, 'value': c.over_usage}
         ]) AS found
     FROM runs
     LEFT JOIN decided ON decided.run_id = runs.run_id
-    LEFT JOIN survival AS s ON s.run_id = runs.run_id
-    LEFT JOIN gains ON gains.run_id = runs.run_id
-    LEFT JOIN usage ON usage.run_id = runs.run_id
+    LEFT JOIN commons AS c ON c.run_id = runs.run_id
+    LEFT JOIN totals AS t ON t.run_id = runs.run_id AND t.resource = runs.commons_resource
 )
 SELECT
     run_id, found.metric AS metric, resource, coalesce(CAST(found.exact AS DOUBLE), found.value) AS value,
