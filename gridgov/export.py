@@ -30,13 +30,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gridgov.amounts import SCALE_MAX, plain, plain_decimal, to_minor
+from gridgov.amounts import LIMIT, SCALE_MAX, plain, plain_decimal, to_minor
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Close, Decision, Flow, Genesis, JournalRecord, Registration, Settlement
 from gridgov.model import (
-    BOUNDARY,
-    BOUNDARY_TYPE,
     Actor,
     LedgerEntry,
     Outcome,
@@ -221,8 +219,6 @@ def names_of(records: Sequence[JournalRecord]) -> Names:
     genesis = records[0].payload
     assert isinstance(genesis, Genesis), "a journal begins with its genesis"
     joined = {actor.id: (actor, 0) for actor in genesis.actors}
-    if BOUNDARY not in joined:
-        joined = {BOUNDARY: (Actor(BOUNDARY, BOUNDARY_TYPE), 0), **joined}
     frozen: dict[str, bool] = {}
     for record in records:
         if record.kind == "registration":
@@ -475,7 +471,7 @@ def _epochs(genesis: JournalRecord, closes: Sequence[JournalRecord]) -> pa.Table
     )
 
 
-# --- proposals, their transfers and violations ------------------------------------------------------------------------
+# --- proposals and their transfers ------------------------------------------------------------------------------------
 
 
 class Decided(NamedTuple):
@@ -489,7 +485,7 @@ class Decided(NamedTuple):
 
 
 def _proposals(some: Sequence[Decided], resources: Mapping[str, Resource], role: str = "active") -> Iterator[Slice]:
-    """The rows of three tables: proposals, their transfers, and the violations of each."""
+    """The rows of two tables: proposals and their transfers."""
     epochs, said, records, settled, ends = zip(*some, strict=True)
     (
         ids,
@@ -511,7 +507,6 @@ def _proposals(some: Sequence[Decided], resources: Mapping[str, Resource], role:
         outcomes = tuple(d.outcome if e is None else e.outcome for d, e in zip(said, ends, strict=True))
         found = tuple(d.violations if e is None else e.violations for d, e in zip(said, ends, strict=True))
         entries = tuple(d.entries if e is None else e.entries for d, e in zip(said, ends, strict=True))
-    texts, rows = _violations(found, resources)
     epoch = np.array(epochs, np.int32)
     identity = pa.array(ids, pa.string())
     yield (
@@ -522,7 +517,7 @@ def _proposals(some: Sequence[Decided], resources: Mapping[str, Resource], role:
                 "proposal_id": identity,
                 "proposer": pa.array(proposers, pa.string()),
                 "outcome": pa.array(outcomes, pa.string()),
-                "violations": pa.array(texts, pa.string()),
+                "violations": pa.array(_violations(found, resources), pa.string()),
                 "reasoning": pa.array(reasoning, pa.string()),
                 "n": np.array(n, np.int32),
                 "role": _coded(np.zeros(len(some), np.int32), [role]),
@@ -545,47 +540,29 @@ def _proposals(some: Sequence[Decided], resources: Mapping[str, Resource], role:
         asked = _transfers(transfers, granted, entries, resources)
         of = np.repeat(np.arange(len(some)), np.fromiter(map(len, transfers), np.int64, len(some)))
         yield "transfers", pa.table({"epoch": epoch[of], "proposal_id": identity.take(pa.array(of)), **asked})
-    if rows:
-        places, seqs, *values = zip(*rows, strict=True)
-        keys = ("code", "path", "resource", "limit_value", "actual_value")
-        own = {key: pa.array(column, pa.string()) for key, column in zip(keys, values, strict=True)}
-        of = np.array(places)
-        who = {"epoch": epoch[of], "proposal_id": identity.take(pa.array(of)), "seq": np.array(seqs, np.int32)}
-        yield "violations", pa.table({**who, **own})
 
 
-Broken = tuple[int, int, str, str, str | None, str | None, str | None]
-"""A row of violations: the place of its proposal, its own place, code, path, resource, limit and actual."""
-
-
-def _violations(
-    found: Sequence[tuple[Violation, ...]], resources: Mapping[str, Resource]
-) -> tuple[list[str], list[Broken]]:
-    """For each proposal its violations as JSON text in units, and all of them as rows."""
+def _violations(found: Sequence[tuple[Violation, ...]], resources: Mapping[str, Resource]) -> list[str]:
+    """The violations of each proposal as JSON text in units."""
     suffix = {
         name: f',"resource":{json.dumps(name)},"unit":{json.dumps(resource.unit, ensure_ascii=False)}}}'
         for name, resource in resources.items()
     }
-    texts: list[str] = []
-    rows: list[Broken] = []
-    for place, violations in enumerate(found):
-        if not violations:
-            texts.append("[]")
-            continue
+    texts = []
+    for violations in found:
         parts = []
-        for seq, (code, path, limit, actual, of) in enumerate(violations):
-            scale = resources[of].scale if of is not None else 0
-            low = plain(limit, scale) if isinstance(limit, int) else limit
-            high = plain(actual, scale) if isinstance(actual, int) else actual
+        for code, path, limit, actual, of in violations:
             text = f'{{"code":"{code.value}","path":"{path}"'
-            if low is not None:
-                text += f',"limit":{low if isinstance(limit, int) else json.dumps(low, ensure_ascii=False)}'
-            if high is not None:
-                text += f',"actual":{high if isinstance(actual, int) else json.dumps(high, ensure_ascii=False)}'
+            scale = resources[of].scale if of is not None else 0
+            for key, value in (("limit", limit), ("actual", actual)):
+                if isinstance(value, int):  # a number where a float64 holds it, as in `amounts.to_json`
+                    shown = plain(value, scale)
+                    text += f',"{key}":{shown}' if -LIMIT < value < LIMIT else f',"{key}":"{shown}"'
+                elif value is not None:
+                    text += f',"{key}":{json.dumps(value, ensure_ascii=False)}'
             parts.append(text + (suffix[of] if of is not None else "}"))
-            rows.append((place, seq, code.value, path, of, low, high))
-        texts.append(f"[{','.join(parts)}]")
-    return texts, rows
+        texts.append(f"[{','.join(parts)}]" if parts else "[]")
+    return texts
 
 
 def _transfers(
@@ -767,7 +744,7 @@ SEALED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """By table, the columns that the journal does not imply."""
 
-SHADOWED = ("proposals", "transfers", "violations")
+SHADOWED = ("proposals", "transfers")
 """The tables that hold shadows too; no record implies a shadow's rows, so all their columns are sealed."""
 
 
@@ -1086,11 +1063,9 @@ def _clean(folder: Path, own: Path) -> None:
     """Takes away what killed writers left here, once it is a day older than what was made just now."""
     now = own.stat().st_mtime
     for left in folder.glob(".writing-*"):
-        try:
+        with suppress(FileNotFoundError):  # another writer was faster
             if now - left.stat().st_mtime > _OLD:
                 shutil.rmtree(left, ignore_errors=True)
-        except FileNotFoundError:
-            continue
 
 
 def export(run: Run, folder: Path) -> Path:

@@ -47,7 +47,7 @@ CHECKS = {
 KEYS: dict[str, tuple[str, ...]] = {
     "runs": (), "actors": ("actor",), "resources": ("resource",), "epochs": ("epoch",),
     "balances": ("epoch", "actor", "resource"), "flows": ("seq", "actor", "resource"), "proposals": ("proposal_id",),
-    "transfers": ("proposal_id", "seq"), "violations": ("proposal_id", "seq"), "ledger": ("id",), "journal": ("seq",),
+    "transfers": ("proposal_id", "seq"), "ledger": ("id",), "journal": ("seq",),
 }  # fmt: skip
 """By table that the journal implies, the columns that name a row."""
 

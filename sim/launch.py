@@ -65,12 +65,32 @@ def launch(
     started = time.perf_counter()
     world = World(scenario) if world is None else world
     tape = Tape(scenario, record)
-    with tape, collector_off():
-        result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
-    known = baselines(world, at_any_cost=bound) if known is None else known
-    run = _export(result, tape, known, now, time.perf_counter() - started)
-    path = export.export(run, out)
-    return Launched(_summary(result, tape, run, known, path, time.perf_counter() - started), result)
+    with export.Store(out) as store:
+        with tape, collector_off(), export.Writer(store) as writer:
+            runner = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger())
+            result = runner.run(_steps(scenario, runner, writer, progress))
+            known = baselines(world, at_any_cost=bound) if known is None else known
+            run = _export(result, tape, known, now, time.perf_counter() - started)
+            path = writer.finish(run)
+        metrics = store.metrics(path)
+    return Launched(_summary(result, tape, run, known, path, metrics, time.perf_counter() - started), result)
+
+
+def _steps(
+    scenario: Scenario, runner: Runner, writer: export.Writer, progress: Callable[[int], None] | None
+) -> Callable[[int], None]:
+    """What is done at each close: the export takes what there is, and whoever watches is told."""
+    identity: str | None = None
+
+    def step(epoch: int) -> None:
+        nonlocal identity
+        if identity is None:
+            identity = run_id(scenario, next(runner.engine.ledger.records()).body)
+        writer.feed(identity, runner.engine)
+        if progress is not None:
+            progress(epoch)
+
+    return step
 
 
 @contextmanager
@@ -202,11 +222,16 @@ def outcomes(result: Result) -> tuple[Counter[str], Counter[str]]:
 
 
 def _summary(
-    result: Result, tape: Tape, run: export.Run, known: Mapping[str, Baseline], path: Path, seconds: float
+    result: Result,
+    tape: Tape,
+    run: export.Run,
+    known: Mapping[str, Baseline],
+    path: Path,
+    metrics: Mapping[str, Any],
+    seconds: float,
 ) -> Summary:
     scenario, state = result.scenario, result.engine.state
     counted, codes = outcomes(result)
-    metrics = export.metrics(path)
     return Summary(
         run_id=run.run_id,
         scenario=scenario.name,

@@ -26,6 +26,10 @@ sends stand when consumption is forced; still every plan is played in exact inte
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor, gcd, inf
 from typing import Any
@@ -37,12 +41,17 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 SIZE_MAX = 200_000
-"""Largest actors x epochs of a linear programme: 17 homes x 8,760 hours take some 30 s and 1 GB."""
+"""Largest actors x epochs of a linear programme: 17 homes x 8,760 hours take 25 to 60 s and 1 GB, x 168 hours 0.2 s."""
 SIZE_MIXED_MAX = 6_000
-"""Largest actors x epochs where some minimum is above 0: 17 homes x 168 hours take 2 to 20 s."""
+"""Largest actors x epochs where some minimum is above 0: of 17 homes x 168 hours most take 2 to 20 s, some minutes."""
+SECONDS_MAX, SECONDS_MIXED_MAX = 120.0, 60.0
+"""Time for each run of the solver, by default; the second where some minimum is above 0."""
 TOTAL_MAX = 10**12
 """Largest supply (opening and produced, in units of the amounts' common divisor) that the solver's floats can hold."""
 INTEGRAL_WITHIN = 1e-4
+BITS_MIXED = 24
+"""The mixed-integer programme is in units of a power of 2 in which the supply has no more bits than this: with some 34,
+HiGHS 1.12 took lesser plans for optimal (7 of 200 small problems); with this, none."""
 
 
 class Unsolvable(Exception):
@@ -103,12 +112,13 @@ def size(problem: Problem) -> int:
     return problem.produced.size
 
 
-def solve(problem: Problem, *, seconds_max: float = 60.0) -> Plan:
+def solve(problem: Problem, *, seconds_max: float | None = None) -> Plan:
     """The plan that serves most, proven optimal and played in exact integers.
 
     Args:
         problem: one resource; an actor that cannot send (`max_transfer` 0, frozen) has quota 0.
         seconds_max: time for each run of the solver: one for a linear programme, some more for a mixed-integer one.
+            None is SECONDS_MAX or SECONDS_MIXED_MAX.
 
     Raises:
         Unsolvable: too many cells, too large amounts, out of time, or an answer that does not hold in integers.
@@ -118,6 +128,8 @@ def solve(problem: Problem, *, seconds_max: float = 60.0) -> Plan:
     if size(problem) > size_max:
         why = " with a minimum above 0" if mixed else ""
         raise Unsolvable(f"{size(problem)} actors x epochs{why} is more than {size_max}")
+    if seconds_max is None:
+        seconds_max = SECONDS_MIXED_MAX if mixed else SECONDS_MAX
     small, unit = _reduced(problem)
     reach = _reach(small)
     if not reach.send.any():
@@ -267,20 +279,21 @@ class _Rows:
         return LinearConstraint(matrix, low, high)
 
 
-def _network(small: Problem, kept: Ints, *permission: tuple[Any, Ints, Any]) -> _Rows:
+def _network(small: Problem, kept: Ints, *permission: tuple[Any, Ints, Any], scale: float = 1.0) -> _Rows:
     """The rows that both programmes share; columns: sent, received, served, carried, each (T, n) in row-major order.
 
     `kept` (T, n) stays with a sender after it sends; `permission` is the mixed-integer programme's term for the same.
+    Right-hand sides are divided by `scale`.
     """
     rows, (epochs, n) = _Rows(), small.produced.shape
     cell = np.arange(epochs * n).reshape(epochs, n)
     sent, received, served, carried = (cell + k * cell.size for k in range(4))
     # sent + kept <= carried before + produced
-    rows.add(-inf, small.produced - kept, (cell, sent, 1), (cell[1:], carried[:-1], -1), *permission)
+    rows.add(-inf, (small.produced - kept) / scale, (cell, sent, 1), (cell[1:], carried[:-1], -1), *permission)
     # served + carried <= carried before + produced - sent + received; the slack is spilled
     rows.add(
         -inf,
-        small.produced,
+        small.produced / scale,
         *((cell, served, 1), (cell, carried, 1), (cell, sent, 1), (cell, received, -1), (cell[1:], carried[:-1], -1)),
     )
     # what is sent in an epoch is received in it
@@ -312,11 +325,13 @@ def _mixed(small: Problem, reach: _Reach, seconds_max: float) -> tuple[NDArray[n
     """
     count = size(small)
     cell = np.arange(count).reshape(small.produced.shape)
-    rows = _network(small, np.zeros_like(small.minimum), (cell, cell + 4 * count, small.minimum))
-    rows.add(-inf, np.zeros(count), (cell, cell, 1), (cell, cell + 4 * count, -reach.send))
-    _link(rows, small, reach)
-    limits = (reach.send, reach.receive, small.demanded, reach.keep, reach.send > 0)
-    high = np.concatenate([*(limit.ravel() for limit in limits), np.ones(count), np.full(count, inf)])
+    scale = 2.0 ** max(0, int(small.produced.sum()).bit_length() - BITS_MIXED)
+    permission = (cell, cell + 4 * count, small.minimum / scale)
+    rows = _network(small, np.zeros_like(small.minimum), permission, scale=scale)
+    rows.add(-inf, np.zeros(count), (cell, cell, 1), (cell, cell + 4 * count, -reach.send / scale))
+    _link(rows, small, reach, scale)
+    limits = (limit.ravel() / scale for limit in (reach.send, reach.receive, small.demanded, reach.keep))
+    high = np.concatenate([*limits, (reach.send > 0).ravel(), np.ones(count), np.full(count, inf)])
     low = np.repeat([0, 0, 0, 0, 0, 0, -inf], count)
     cost = np.repeat([0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0], count)
     integral = np.repeat([0, 0, 0, 0, 1, 1, 0], count)
@@ -325,7 +340,7 @@ def _mixed(small: Problem, reach: _Reach, seconds_max: float) -> tuple[NDArray[n
     answer = _run(cost, rows, (low, high), seconds_max, integrality=integral, mip_rel_gap=gap)
     if answer.x is None:
         raise Unsolvable(_reason(answer))
-    best, bound = -answer.fun, -answer.mip_dual_bound + INTEGRAL_WITHIN
+    best, bound = -answer.fun * scale, -answer.mip_dual_bound * scale + INTEGRAL_WITHIN
     if floor(best + INTEGRAL_WITHIN) + 1 <= bound:
         raise Unsolvable(
             f"{_reason(answer)}, with the most that can be served between {floor(best)} and {floor(bound)}"
@@ -333,7 +348,7 @@ def _mixed(small: Problem, reach: _Reach, seconds_max: float) -> tuple[NDArray[n
     return answer.x[4 * count : 5 * count].reshape(cell.shape) > 0.5, bound
 
 
-def _link(rows: _Rows, small: Problem, reach: _Reach) -> None:
+def _link(rows: _Rows, small: Problem, reach: _Reach, scale: float) -> None:
     """Adds rows that say nothing new of whole plans, but bring fractional ones near them: they cut the time by 5 to 50.
 
     Without them a home that is away sends a little in every hour with a small fraction of `may_send`, and never fills
@@ -351,8 +366,10 @@ def _link(rows: _Rows, small: Problem, reach: _Reach) -> None:
     every, following, heading = row[: len(each)], row[: len(next_)], row[: len(head)]
     rows.add(-inf, np.zeros(len(each)), (every, each + may_send, 1), (every, each + has_sent, -1))
     rows.add(-inf, np.zeros(len(next_)), (following, next_ - n + has_sent, 1), (following, next_ + has_sent, -1))
-    rows.add(-inf, np.zeros(len(each)), (every, each + has_sent, floor_.ravel()[each]), (every, each + carried, -1))
-    rows.add(-inf, np.zeros(len(each)), (every, each + drawn, 1), (every, each + has_sent, -most.ravel()[each]))
+    rows.add(
+        -inf, np.zeros(len(each)), (every, each + has_sent, floor_.ravel()[each] / scale), (every, each + carried, -1)
+    )
+    rows.add(-inf, np.zeros(len(each)), (every, each + drawn, 1), (every, each + has_sent, -most.ravel()[each] / scale))
     opened = head >= n
     rows.add(
         0,
@@ -396,7 +413,31 @@ def _run(
     from scipy.optimize import Bounds, milp
 
     constraint = rows.constraint(len(cost))
-    return milp(cost, integrality=integrality, bounds=Bounds(*bounds), constraints=constraint, options=options)
+    with _stdout_kept():
+        return milp(cost, integrality=integrality, bounds=Bounds(*bounds), constraints=constraint, options=options)
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Drops what C code prints meanwhile on stdout, where under `--json` nothing but JSON may stand.
+
+    HiGHS 1.12 (SciPy 1.17) prints "HighsMipSolverData::transformNewIntegerFeasibleSolution" now and then, whatever it
+    is told: github.com/jump-dev/HiGHS.jl, issues 312 and 318.
+    """
+    import ctypes
+
+    flush_c = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    flush_c(None)
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        flush_c(None)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
 
 
 def _reason(answer: Any) -> str:

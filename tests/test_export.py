@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gridgov import export as module
 from gridgov.amounts import to_decimal
 from gridgov.errors import BadInput, Damaged
 from gridgov.export import Store, Writer, decimals, exact_decimals, export, tables, write_journal
+from gridgov.journal import Registration
 from gridgov.model import BOUNDARY, Actor, Limit, uuid5
 from gridgov.replay import replay
 from tests import worlds
@@ -199,6 +201,23 @@ def test_amounts_in_units_have_the_decimals_of_their_resource(tmp_path):
         assert rows(connection, "SELECT amount FROM transfers") == [(Decimal("1.3"),)]
 
 
+def test_violations_keep_every_digit(tmp_path):
+    world = worlds.seed_world()
+    world.propose(("actor-1", "actor-2", "credits", 12345678901234567890123))
+    world.propose(("actor-1", "actor-2", "credits", Decimal("1E+400")))
+    world.propose(("actor-1", "actor-2", "credits", 99_999_999_999_999))
+    world.close()
+    path = export(world.run(), tmp_path)
+    with duckdb.connect(str(path), read_only=True) as connection:
+        found = rows(connection, "SELECT code, limit_value, actual_value FROM violations")
+    assert found == [
+        ("out_of_range", "9999999999999.99", "123456789012345678901.23"),
+        ("out_of_range", "9999999999999.99", "1E400"),
+        ("max_transfer", "50", "999999999999.99"),
+        ("insufficient_balance", "0", "999999999999.99"),
+    ]
+
+
 def test_transfers_are_what_was_asked_whatever_came_of_it(connection):
     found = rows(
         connection,
@@ -367,6 +386,16 @@ def test_a_run_that_was_fed_while_it_went_on_is_the_same_file(tmp_path, monkeypa
     assert contents(fed) == contents(whole)
 
 
+def test_a_short_run_is_not_taken_piece_by_piece(tmp_path):
+    world = worlds.homes()
+    with Store(tmp_path) as store, Writer(store) as writer:
+        writer.feed("0123456789abcdef", world.engine)
+        assert writer.fed == 0
+        path = writer.finish(world.run())
+    assert path.is_file()
+    assert sys.getswitchinterval() == pytest.approx(0.005)
+
+
 def test_somebody_who_joins_after_it_was_fed_has_balances_from_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_ROWS", 8)
     world = worlds.seed_world()
@@ -375,7 +404,7 @@ def test_somebody_who_joins_after_it_was_fed_has_balances_from_the_start(tmp_pat
         world.close()
         writer.feed("0123456789abcdef", world.engine)
         assert writer.fed > 0
-        world.engine.register(module.Registration((Actor("actor-3", "node"),)), world.at)
+        world.engine.register(Registration((Actor("actor-3", "node"),)), world.at)
         world.close()
         writer.feed("0123456789abcdef", world.engine)
         fed = writer.finish(world.run())
@@ -424,6 +453,40 @@ def test_refuses_a_file_that_is_not_complete_or_holds_another_run(tmp_path):
         connection.execute("DELETE FROM ledger WHERE id = 1")
     with pytest.raises(Damaged, match="not complete"):
         export(run, tmp_path)
+
+
+def test_refuses_a_file_in_the_way_that_somebody_is_writing(tmp_path):
+    run = worlds.homes().run()
+    path = export(run, tmp_path)
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(BadInput, match="another process is writing it; try again when it is done"):
+            export(run, tmp_path)
+
+
+def test_of_two_writers_of_one_run_the_slower_keeps_the_file_of_the_faster(tmp_path, monkeypatch):
+    run = worlds.homes().run()
+    complete = export(run, tmp_path / "faster")
+
+    def link(_, path):
+        shutil.copyfile(complete, path)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", link)
+    assert contents(export(run, tmp_path / "slower")) == contents(complete)
+
+
+def test_a_file_system_without_links_gets_the_complete_file_too(tmp_path, monkeypatch):
+    def link(_, path):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    path = export(worlds.homes().run(), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert rows(connection, "SELECT count(*) FROM runs") == [(1,)]
 
 
 def test_nothing_half_done_is_left_when_it_is_interrupted(tmp_path, monkeypatch):

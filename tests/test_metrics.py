@@ -385,3 +385,20 @@ def test_a_store_tells_the_metrics_of_what_it_wrote(tmp_path):
     with Store(tmp_path) as store:
         path = store.write(run)
         assert store.metrics(path) == metrics(path)
+
+
+def test_a_commons_that_closes_at_its_limit_has_not_collapsed(tmp_path):
+    _, run = worlds.fishery(lambda pool, n, epoch: 19 if epoch == 1 else 0, rounds=2)
+    _, found = exported(run, tmp_path)
+    assert (found["survival_time"], found["survival_rate"], found["gain"]) == (2, 1, 95)
+
+
+def test_only_what_comes_from_the_commons_is_gain(tmp_path):
+    world, _ = worlds.fishery(lambda pool, n, epoch: 4, rounds=1)
+    world.propose(("fisher-1", "fisher-2", "fish", 3))
+    world.close()
+    run = world.run(horizon=2, commons=Commons("pool", "fish", 5, tuple(f"fisher-{i}" for i in range(1, 6))))
+    path, found = exported(run, tmp_path)
+    assert found["gain"] == 20
+    assert found["equality"] == 1
+    assert [row["gain"] for row in rows(path, "SELECT gain FROM metrics_actor WHERE gain IS NOT NULL")] == [4] * 5

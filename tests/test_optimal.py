@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import random
 import subprocess
@@ -11,7 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
+from hypothesis import given as where
+from hypothesis import settings
+from hypothesis import strategies as st
 
+from sim import optimal
 from sim.optimal import Problem, Unsolvable, forward, solve, transfers
 
 
@@ -99,6 +105,58 @@ def test_serves_as_much_as_the_best_of_all_plans(batch: int) -> None:
         given = drawn(seed, actors, epochs, most=4)
         total = int(given.opening.sum() + given.produced.sum())
         assert solve(given).served_total == enumerated(given, min(total, 8)), seed
+
+
+def spread(given: Problem, t: int, balances: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """All balances that transfers of one unit, one after the other, lead to: also by sending on what came in."""
+    n, made = len(balances), given.produced[t].tolist()
+    seen = {(tuple(b + p for b, p in zip(balances, made, strict=True)), (0,) * n)}
+    ahead = list(seen)
+    while ahead:
+        have, sent = ahead.pop()
+        for i, j in itertools.permutations(range(n), 2):
+            quota = int(given.quota[t, i])
+            if have[i] - 1 < int(given.minimum[t, i]) or 0 <= quota <= sent[i]:
+                continue
+            moved = tuple(h - (k == i) + (k == j) for k, h in enumerate(have))
+            found = moved, tuple(s + (k == i and quota >= 0) for k, s in enumerate(sent))
+            if found not in seen:
+                seen.add(found)
+                ahead.append(found)
+    yield from {have for have, _ in seen}
+
+
+def walked(given: Problem) -> int:
+    """The best play of a tiny problem, by walking through all transfers unit by unit."""
+    reached = {tuple(given.opening.tolist()): 0}
+    for t in range(len(given.produced)):
+        after: dict[tuple[int, ...], int] = {}
+        for balances, so_far in reached.items():
+            for have in spread(given, t, balances):
+                used = [min(h, int(d)) for h, d in zip(have, given.demanded[t], strict=True)]
+                left = [h - u for h, u in zip(have, used, strict=True)]
+                kept = tuple(k if s < 0 else min(k, int(s)) for k, s in zip(left, given.storage, strict=True))
+                after[kept] = max(after.get(kept, -1), so_far + sum(used))
+        reached = after
+    return max(reached.values())
+
+
+@st.composite
+def tiny(draw: st.DrawFn) -> Problem:
+    n, epochs = draw(st.sampled_from([(2, 3), (3, 2), (3, 1)]))
+
+    def grid(low: int, most: int) -> list[list[int]]:
+        row = st.lists(st.integers(low, most), min_size=n, max_size=n)
+        return draw(st.lists(row, min_size=epochs, max_size=epochs))
+
+    opening, storage = grid(0, 2)[0], grid(-1, 4)[0]
+    return problem(grid(0, 3), grid(0, 3), opening, grid(0, 3), grid(-1, 3), storage)
+
+
+@settings(max_examples=60)
+@where(tiny())
+def test_no_sequence_of_transfers_serves_more(given: Problem) -> None:
+    assert solve(given).served_total == walked(given)
 
 
 def test_plan_is_one_that_can_be_played_and_serves_what_it_says() -> None:
@@ -205,3 +263,52 @@ def test_amounts_are_exact_however_large() -> None:
 def test_solver_is_loaded_only_where_it_solves() -> None:
     code = "import sys, sim.optimal; assert not any(name.startswith('scipy') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_amounts_are_exact_however_large_where_a_minimum_is_above_0() -> None:
+    # HiGHS alone takes lesser plans for optimal here; a last actor that only serves itself 1 keeps the divisor at 1
+    for seed in range(40):
+        small = drawn(seed, 4, 8)
+        large, more = 10**8, [[0]] * 8
+        one = [[1], *more[1:]]
+        given = problem(
+            np.hstack([small.produced * large, one]).tolist(),
+            np.hstack([small.demanded * large, one]).tolist(),
+            [*(small.opening * large).tolist(), 0],
+            minimum=np.hstack([small.minimum * large, more]),
+            quota=np.hstack([np.where(small.quota < 0, -1, small.quota * large), more]),
+            storage=[*np.where(small.storage < 0, -1, small.storage * large).tolist(), 0],
+        )
+        assert solve(given).served_total == solve(small).served_total * large + 1, seed
+
+
+def test_permission_that_is_not_used_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # while epoch 1's permission stands, actor 0 does not serve its first unit, so that it can send 3 in epoch 2
+    produced = [[0, 0, 0], [0, 0, 0], [3, 0, 0], [0, 0, 0]]
+    demanded = [[1, 0, 9], [0, 0, 0], [0, 3, 0], [1, 0, 0]]
+    given = problem(produced, demanded, opening=[5, 0, 9], minimum=[5, 0, 0])
+    permitted = np.array([[False] * 3, [True, False, False], [True, False, False], [False] * 3])
+    monkeypatch.setattr(optimal, "_mixed", lambda *_: (permitted, 13.0))
+    plan = solve(given)
+    assert plan.served_total == 13 and plan.sent[:, 0].tolist() == [0, 0, 2, 0]
+
+
+def test_plan_below_the_bound_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem([[10, 0]], [[0, 10]], minimum=3)
+    monkeypatch.setattr(optimal, "_mixed", lambda *_: (np.array([[False, False]]), 7.0))
+    with pytest.raises(Unsolvable, match="serves 0, but at most 7"):
+        solve(given)
+
+
+def test_what_the_solver_prints_stays_off_stdout(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    real = scipy.optimize.milp
+
+    def chatty(*args: Any, **named: Any) -> Any:
+        ctypes.CDLL(None).puts(b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();")
+        return real(*args, **named)
+
+    monkeypatch.setattr(scipy.optimize, "milp", chatty)
+    sys.stdout.write("before\n")
+    assert solve(problem([[10, 0]], [[0, 10]], minimum=4)).served_total == 6
+    sys.stdout.write("after\n")
+    assert capfd.readouterr().out == "before\nafter\n"

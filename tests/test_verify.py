@@ -63,7 +63,7 @@ OTHER = {
 }
 TABLES = (
     "actors", "balances", "baselines", "epochs", "files", "flows", "interactions", "journal", "ledger", "prices",
-    "proposals", "resources", "runs", "seals", "transfers", "violations",
+    "proposals", "resources", "runs", "seals", "transfers",
 )  # fmt: skip
 
 
@@ -298,6 +298,20 @@ FORGERIES = {
         "conservation",
         "nobody has energy, and is no actor",
     ),
+    "conservation: an opening beyond 15 digits": (
+        "genesis",
+        {},
+        lambda g: g._replace(opening=(("actor-1", "energy", 6 * 10**14), ("actor-1", "energy", 6 * 10**14))),
+        "conservation",
+        "leaves actor-1 with 1200000000000000 kWh of energy, 0 of it reserved",
+    ),
+    "chain: a flow of what there is not": (
+        "flow",
+        {"kind": "consume"},
+        lambda f: f._replace(readings=(f.readings[0]._replace(resource="gold"),)),
+        "chain",
+        "does not follow from the state before (KeyError: 'gold')",
+    ),
     "chain: what cannot be folded": (
         "registration",
         {},
@@ -321,6 +335,19 @@ def test_finds_a_forgery(tmp_path, name):
     assert failed(report) == [check]
     assert f"journal record {seq}" in report.first
     assert words in report.first
+
+
+def test_finds_a_record_of_another_epoch(tmp_path):
+    world = worlds.seed_world()
+    world.close()
+    first, second = world.ledger.records()
+    moved = seal(first.digest, 2, 5, second.at, second.payload)
+    path = tmp_path / "moved.jsonl"
+    write_journal(path, [first, moved])
+    with open_source(str(path), tmp_path) as source:
+        report = verify(source)
+    assert failed(report) == ["chain"]
+    assert report.first == "journal record 2 (close, epoch 5): the open epoch is 1"
 
 
 def test_finds_a_proposal_that_was_decided_twice(tmp_path):

@@ -148,21 +148,6 @@ COMMENT ON COLUMN transfers.granted IS 'What an allocation granted of it, in uni
 COMMENT ON COLUMN transfers.amount_text IS 'The exact amount as text, where amount is NULL';
 COMMENT ON COLUMN transfers.entry_id IS 'Ledger entry that applied it; NULL where none did';
 
-CREATE TABLE violations (
-    run_id VARCHAR, epoch INTEGER, proposal_id UUID, seq INTEGER, code VARCHAR, path VARCHAR, resource VARCHAR,
-    limit_value VARCHAR, actual_value VARCHAR
-);
-COMMENT ON TABLE violations IS 'One row for each rule that a proposal broke, or that the settlement of its hold broke';
-COMMENT ON COLUMN violations.run_id IS 'The run';
-COMMENT ON COLUMN violations.epoch IS 'The epoch in which the proposal was decided';
-COMMENT ON COLUMN violations.proposal_id IS 'The proposal';
-COMMENT ON COLUMN violations.seq IS 'Place in the list of violations, from 0';
-COMMENT ON COLUMN violations.code IS 'Which rule';
-COMMENT ON COLUMN violations.path IS 'Where in the proposal';
-COMMENT ON COLUMN violations.resource IS 'The resource of which limit and actual are amounts; NULL where they are none';
-COMMENT ON COLUMN violations.limit_value IS 'The limit, in units where it is an amount; NULL where the rule has none';
-COMMENT ON COLUMN violations.actual_value IS 'What was found, in units where it is an amount';
-
 CREATE TABLE ledger (
     run_id VARCHAR, id BIGINT, proposal_id UUID, actor_from VARCHAR, actor_to VARCHAR, resource VARCHAR,
     amount DECIMAL(38, 6), executed_at TIMESTAMP, metadata VARCHAR, epoch INTEGER, kind VARCHAR, seq BIGINT

@@ -1,5 +1,31 @@
--- The metrics of an exported run. Sums are exact decimals; only the last ratio is a DOUBLE. What is undefined is NULL,
+-- The violations one by one, and the metrics of an exported run. Sums are exact decimals; only the last ratio is a DOUBLE. What is undefined is NULL,
 -- never 0 or NaN. Shadows count nowhere. The boundary has no metrics; the commons has no part in gini and jain.
+
+CREATE VIEW violations AS
+WITH listed AS (
+    SELECT run_id, epoch, proposal_id, seq AS record, unnest(from_json(violations, '["JSON"]')) AS found,
+        generate_subscripts(from_json(violations, '["JSON"]'), 1) - 1 AS seq
+    FROM proposals WHERE violations <> '[]'
+)
+SELECT
+    run_id, epoch, proposal_id, seq,
+    found ->> 'code' AS code,
+    found ->> 'path' AS path,
+    found ->> 'resource' AS resource,
+    found ->> 'limit' AS limit_value,
+    found ->> 'actual' AS actual_value
+FROM listed ORDER BY run_id, record, seq;
+
+COMMENT ON VIEW violations IS 'One row for each rule that a proposal broke, or that the settlement of its hold broke';
+COMMENT ON COLUMN violations.run_id IS 'The run';
+COMMENT ON COLUMN violations.epoch IS 'The epoch in which the proposal was decided';
+COMMENT ON COLUMN violations.proposal_id IS 'The proposal';
+COMMENT ON COLUMN violations.seq IS 'Place in the list of violations, from 0';
+COMMENT ON COLUMN violations.code IS 'Which rule';
+COMMENT ON COLUMN violations.path IS 'Where in the proposal';
+COMMENT ON COLUMN violations.resource IS 'The resource of which limit and actual are amounts; NULL where they are none';
+COMMENT ON COLUMN violations.limit_value IS 'The limit, in units where it is an amount; NULL where the rule has none';
+COMMENT ON COLUMN violations.actual_value IS 'What was found, in units where it is an amount';
 
 CREATE VIEW metrics_epoch AS
 WITH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import mesa
@@ -87,3 +88,15 @@ def test_run_beside_mesa_with_agent_reporters(tmp_path: Path) -> None:
     for name in RESOURCES:
         assert [state.balance(f"a-{i + 1}", name) for i in range(ACTORS)] == [getattr(h, name) for h in model.holders]
     compare("run, chained and exported / Mesa with agent reporters", ours, run_mesa)
+
+
+@pytest.mark.benchmark
+def test_a_year_of_17_homes(tmp_path: Path) -> None:
+    scenario = load(Path(__file__).parents[2] / "scenarios" / "community-year.yaml")
+    start = time.perf_counter()
+    summary = launch(scenario, out=tmp_path).summary
+    size = Path(summary.export).stat().st_size / 1e6
+    print(
+        f"\ncommunity-year under greedy, {summary.entries:,} ledger entries, exported ({size:.0f} MB): "
+        f"{time.perf_counter() - start:.1f} s"
+    )
