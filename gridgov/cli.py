@@ -19,6 +19,7 @@ from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridgov.model import WorldState
     from gridgov.source import Source
 
 CRASHED = 70
@@ -34,8 +35,12 @@ def main() -> None:
         gridgov.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "gridgov"
+        _say(f"{error.format_message()} See {path} --help.")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _say("stopped; nothing half-done was published")
@@ -149,6 +154,20 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 
 
 @gridgov.command()
+@json_option
+def runs(as_json: bool) -> None:
+    """List the runs in the store, the newest first."""
+    from gridgov.source import stored
+    from sim.report import show_runs
+
+    found = stored(settings.load().runs)
+    if as_json:
+        _document(found)
+    else:
+        show_runs(_console(), found)
+
+
+@gridgov.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
 @_scenario_options
 @json_option
@@ -183,11 +202,15 @@ def check(scenario: Path, overrides: tuple[str, ...], seed: int | None, epochs: 
 @click.option("--proposal", type=click.Path(path_type=Path), required=True, help="A proposal in JSON.")
 @json_option
 def judge(state: Path, proposal: Path, as_json: bool) -> None:
-    """Say what the validator would say of a proposal on a WorldState, as JSON."""
+    """Say what the validator would say of a proposal on a WorldState, as JSON.
+
+    Amounts are at scale 6 unless the state has scales: {resource: n}, as that of `replay --json` has.
+    """
     from gridgov.judge import judge as judged
 
+    world, asked = _read(state), _read(proposal)
     try:
-        _document(judged(_read(state), _read(proposal)))
+        _document(judged(world, asked))
     except BadInput as error:
         raise BadInput(f"{state}: {_place(error)}{error}") from None
 
@@ -214,7 +237,7 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
     opened = _source(source)
     if every:
         for world in opened.world_states():
-            _document(world_state_json(world))
+            _document(_with_scales(world_state_json(world), world))
         return
     try:
         state = replayed(opened.records(), epoch=epoch, entry=entry)
@@ -224,7 +247,8 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
         raise BadInput(
             f"{source} has no {asked}: it has epochs 0 to {last.epoch - 1} and entries 1 to {last.entries}"
         ) from None
-    found = world_state_json(state.world_state(epoch))
+    world = state.world_state(epoch)
+    found = _with_scales(world_state_json(world), world)
     if as_json:
         _document(found)
     else:
@@ -233,12 +257,17 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
         show_world(_console(), found)
 
 
+def _with_scales(found: dict[str, Any], world: WorldState) -> dict[str, Any]:
+    """The WorldState with its resources' decimal places, so that `judge` can be given it as it is."""
+    return {**found, "scales": {resource.name: resource.scale for resource in world.resources}}
+
+
 @gridgov.command()
 @click.argument("source")
 @click.argument("proposal_id")
 @json_option
 def explain(source: str, proposal_id: str, as_json: bool) -> None:
-    """Tell a proposal's story: what was seen, said, judged and moved."""
+    """Tell a proposal's story: what was seen, said, judged and moved. The first characters of its id are enough."""
     from gridgov.explain import explain as explained
     from sim.report import show_story
 
@@ -328,11 +357,11 @@ def cassette_check(file: Path, scenario: Path | None, as_json: bool) -> None:
             click.echo(
                 f"{'problem' if finding.problem else 'note'}: {finding.text}" + (f" (lines {lines})" if lines else "")
             )
-        if not findings:
-            click.echo(f"{file}: nothing to say")
+        if not any(finding.problem for finding in findings):
+            click.echo(f"{file}: no problem found")
     problems = sum(finding.problem for finding in findings)
     if problems:
-        raise CheckFailed(f"{file}: {problems} problems")
+        raise CheckFailed(f"{file}: {problems} problem{'s' if problems > 1 else ''}")
 
 
 @cassette.command("show")

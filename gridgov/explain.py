@@ -21,6 +21,9 @@ from gridgov.words import words
 
 Json = dict[str, Any]
 
+_UUID, _START = 36, 4
+"""Characters of a proposal id, and the fewest that stand for it."""
+
 Story = dict[str, Any]
 """Plain JSON values:
 
@@ -40,7 +43,7 @@ def explain(source: Source, proposal_id: str) -> Story:
     Raises BadInput where there is no such proposal, Damaged where the history is not what it was.
     Complexity: O(records up to the proposal, or to the settlement of its hold).
     """
-    wanted = proposal_id.strip().lower()
+    wanted = _whole(source, proposal_id.strip().lower())
     state, story, example = State(), None, None
     for record in source.records():
         payload = record.payload
@@ -61,6 +64,15 @@ def explain(source: Source, proposal_id: str) -> Story:
         hint = f"its first is {example}" if example is not None else "it has none"
         raise BadInput(f"{source.path}: there is no proposal {proposal_id}; {hint}")
     return story
+
+
+def _whole(source: Source, start: str) -> str:
+    """The one proposal id that begins so, where there is exactly one; else what was given."""
+    if len(start) >= _UUID or len(start) < _START:
+        return start
+    found = {r.payload.proposal_id for r in source.records() if isinstance(r.payload, Decision)}
+    near = [each for each in found if each.startswith(start)]
+    return near[0] if len(near) == 1 else start
 
 
 def _decided(source: Source, state: State, record: JournalRecord, decision: Decision) -> Story:

@@ -13,7 +13,7 @@ import duckdb
 from pyarrow.types import is_dictionary, is_string
 
 from gridgov.amounts import SCALE_MAX
-from gridgov.errors import BadInput, Damaged
+from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.export import FORM, Metrics, do, first_line, is_locked, metrics, query, seals
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
@@ -22,6 +22,8 @@ from gridgov.state import State
 
 _FETCH = 4096
 _SHOWN = 8
+_START = 4
+"""The fewest first characters that stand for a run id."""
 
 
 class Source:
@@ -214,6 +216,19 @@ def open_source(text: str, runs: Path) -> Source:
     return _export(path, run_id)
 
 
+def stored(runs: Path) -> list[dict[str, Any]]:
+    """The runs of a store, newest first: run_id, scenario, seed, proposers, head_digest and file, or its error."""
+    found = []
+    for path in sorted(runs.glob("*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            with open_source(str(path), runs) as source:
+                row = {key: source.info[key] for key in ("run_id", "scenario", "seed", "proposers", "head_digest")}
+        except GridgovError as error:
+            row = {"run_id": path.stem, "error": str(error)}
+        found.append({**row, "file": str(path)})
+    return found
+
+
 def _stored(text: str, runs: Path) -> Path:
     """The file of a run in the store, by its id."""
     path = runs / f"{text}.duckdb"
@@ -222,6 +237,9 @@ def _stored(text: str, runs: Path) -> Path:
     if Path(text).suffix in (".duckdb", ".jsonl") or "/" in text:
         raise BadInput(f"{text}: there is no such file")
     known = sorted(runs.glob("*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
+    near = [file for file in known if len(text) >= _START and file.stem.startswith(text)]
+    if len(near) == 1:
+        return near[0]
     if not known:
         raise BadInput(f"{text}: no such file, and no run in {runs}, which holds none; run a scenario first")
     listed = ", ".join(file.stem for file in known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")

@@ -90,9 +90,11 @@ def _name(summary: Summary) -> str:
 def next_steps(console: Console, done: list[tuple[str, Summary]]) -> None:
     """Where to look further."""
     greedy = next((summary for _, summary in done if _name(summary) == "greedy"), done[-1][1])
+    hour = min(40, greedy.epochs)
     console.print("\nWhere to look next:", style="bold")
     for command, why in (
-        (f".venv/bin/gridgov replay {greedy.run_id} --epoch 40", "what everyone had at the close of hour 40"),
+        (f".venv/bin/gridgov replay {greedy.run_id} --epoch {hour}", f"what everyone had at the close of hour {hour}"),
+        (f".venv/bin/gridgov explain {greedy.run_id} {greedy.example}", "one proposal: seen, said, judged, moved"),
         (f".venv/bin/gridgov verify {greedy.run_id}", "is every record, balance and verdict as it must be?"),
         (f".venv/bin/gridgov diff {done[0][1].run_id} {greedy.run_id}", "where sharing first made a difference"),
         (f".venv/bin/gridgov run {SCENARIO} --set constraints.epoch_quota.energy=0.3", "thinner feeders"),

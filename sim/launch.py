@@ -12,13 +12,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import eq, ge, le
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gridgov import __version__, export
 from gridgov.cassette import Interaction
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, Settlement, canonical
 from gridgov.ledger import MemoryLedger
+from gridgov.model import Outcome
 from gridgov.propose import Proposer
 from sim import policies
 from sim.bound import Baseline, baselines, plan
@@ -28,6 +29,8 @@ from sim.runner import Result, Runner, Seat
 from sim.scenario import Expectation, Scenario, Speaker
 from sim.tape import Tape
 from sim.world import World
+
+P = TypeVar("P", Decision, Settlement)
 
 
 class Launched(NamedTuple):
@@ -65,32 +68,14 @@ def launch(
     started = time.perf_counter()
     world = World(scenario) if world is None else world
     tape = Tape(scenario, record)
-    with export.Store(out) as store:
-        with tape, collector_off(), export.Writer(store) as writer:
-            runner = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger())
-            result = runner.run(_steps(scenario, runner, writer, progress))
-            known = baselines(world, at_any_cost=bound) if known is None else known
-            run = _export(result, tape, known, now, time.perf_counter() - started)
-            path = writer.finish(run)
+    with export.Store(out) as store:  # opened before the run: it makes itself ready while the run goes on
+        with tape, collector_off():
+            result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
+        known = baselines(world, at_any_cost=bound) if known is None else known
+        run = _export(result, tape, known, now, time.perf_counter() - started)
+        path = store.write(run)
         metrics = store.metrics(path)
     return Launched(_summary(result, tape, run, known, path, metrics, time.perf_counter() - started), result)
-
-
-def _steps(
-    scenario: Scenario, runner: Runner, writer: export.Writer, progress: Callable[[int], None] | None
-) -> Callable[[int], None]:
-    """What is done at each close: the export takes what there is, and whoever watches is told."""
-    identity: str | None = None
-
-    def step(epoch: int) -> None:
-        nonlocal identity
-        if identity is None:
-            identity = run_id(scenario, next(runner.engine.ledger.records()).body)
-        writer.feed(identity, runner.engine)
-        if progress is not None:
-            progress(epoch)
-
-    return step
 
 
 @contextmanager
@@ -221,6 +206,27 @@ def outcomes(result: Result) -> tuple[Counter[str], Counter[str]]:
     return counted, codes
 
 
+def payloads(result: Result, kind: type[P]) -> Iterator[P]:
+    """What the records of one kind say, in order."""
+    return (r.payload for r in result.engine.ledger.records() if isinstance(r.payload, kind))
+
+
+def faults(result: Result) -> dict[str, Counter[str]]:
+    """Why there was no proposal, by outcome (malformed, unavailable)."""
+    found: dict[str, Counter[str]] = {}
+    for decision in payloads(result, Decision):
+        if decision.fault:
+            found.setdefault(decision.outcome.value, Counter())[decision.fault] += 1
+    return found
+
+
+def _example(result: Result) -> str | None:
+    """A proposal worth a look: the first that was refused, else the first that was applied."""
+    made = list(payloads(result, Decision))
+    wanted = (Outcome.REJECTED, Outcome.HELD, Outcome.MALFORMED, Outcome.EXECUTED)
+    return next((d.proposal_id for outcome in wanted for d in made if d.outcome is outcome), None)
+
+
 def _summary(
     result: Result,
     tape: Tape,
@@ -248,6 +254,9 @@ def _summary(
         resources={resource.name: resource for resource in scenario.resources},
         interactions=tape.counts(),
         expectations=[expected(expectation, metrics) for expectation in scenario.expect],
+        faults=faults(result),
+        settled=Counter(s.decision for s in payloads(result, Settlement)),
+        example=_example(result),
         unused=tape.unused(),
         head=result.head_digest,
         export=str(path),

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gridgov.amounts import plain
 from gridgov.model import Outcome, Resource
+from gridgov.reply import printable
 from sim.bound import Baseline
 
 if TYPE_CHECKING:
@@ -28,6 +29,31 @@ OUTCOMES = {
     Outcome.NOOP: "proposed nothing, on purpose",
     Outcome.UNAVAILABLE: "no answer; not counted as a decision",
 }
+
+
+ENDS = {"approve": "approved", "reject": "rejected", "expire": "expired"}
+
+MEANINGS = {
+    "paused": "the grid was paused",
+    "stale_world_state": "made for a state that had passed",
+    "too_many_transfers": "more transfers than one proposal may have",
+    "unknown_actor": "there is no such actor",
+    "frozen_actor": "the actor is frozen",
+    "boundary_actor": "the boundary is not for proposers",
+    "not_permitted": "not the proposer's to move",
+    "unknown_resource": "there is no such resource",
+    "same_actor": "from an actor to itself",
+    "non_positive_amount": "an amount of 0 or below",
+    "precision": "more decimals than the resource has",
+    "out_of_range": "beyond 15 digits",
+    "max_transfer": "more than one transfer may move",
+    "insufficient_balance": "more than the sender had",
+    "min_balance": "would leave the sender below its minimum",
+    "epoch_quota": "more than one actor may send in an epoch",
+    "hold_rejected": "a person rejected it",
+    "hold_expired": "nobody approved it in time",
+}
+"""What each violation means, in a few words."""
 
 
 class Summary(NamedTuple):
@@ -48,6 +74,9 @@ class Summary(NamedTuple):
     resources: Mapping[str, Resource]
     interactions: Mapping[str, int]
     expectations: Sequence[tuple[str, bool]]
+    faults: Mapping[str, Mapping[str, int]]
+    settled: Mapping[str, int]
+    example: str | None
     unused: int
     head: str
     export: str
@@ -130,11 +159,13 @@ def _decisions(summary: Summary) -> Table:
         count = summary.outcomes.get(outcome.value, 0)
         if count:
             table.add_row(outcome.value, f"{count:,}", meaning)
-            if outcome is Outcome.REJECTED:
-                for code, n in sorted(summary.violations.items(), key=lambda item: -item[1]):
-                    table.add_row(
-                        Text(f"  {code}", style="dim"), Text(f"{n:,}", style="dim"), Text("times", style="dim")
-                    )
+            reasons = summary.violations if outcome is Outcome.REJECTED else summary.faults.get(outcome.value, {})
+            for code, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+                table.add_row(*(Text(text, style="dim") for text in (f"  {code}", f"{n:,}", MEANINGS.get(code, ""))))
+    if summary.settled:
+        waited = sum(summary.settled.values()) + summary.outcomes.get(Outcome.HELD.value, 0)
+        ends = ", ".join(f"{n:,} {ENDS[decision]}" for decision, n in summary.settled.items())
+        table.add_row("", "", Text(f"of these, {waited:,} had waited for approval: {ends}", style="dim"))
     return table
 
 
@@ -162,7 +193,7 @@ def _served(summary: Summary, resource: Resource) -> Table:
     )
     cost = of(metrics, "import_cost", resource.name)
     if cost is not None:
-        table.add_row("cost of the rest", "", figure(cost), "")
+        table.add_row("cost of what the grid gave", "", figure(cost), "")
     regret = of(metrics, "regret", resource.name)
     if regret is not None:
         table.add_row("regret (0: the best; 1: as none)", "", f"{regret:.3f}", "")
@@ -192,7 +223,9 @@ def _notes(console: Console, summary: Summary) -> None:
     if summary.unused:
         console.print(f"{summary.unused:,} recorded replies were never asked for", markup=False)
     for text, held in summary.expectations:
-        console.print(f"{'held  ' if held else 'FAILED'}  {text}", style="" if held else "bold red", markup=False)
+        console.print(f"{'met   ' if held else 'FAILED'}  {text}", style="" if held else "bold red", markup=False)
+    if summary.example is not None:
+        console.print(f"look further: gridgov explain {summary.run_id} {summary.example}", markup=False)
     console.print(
         f"run {summary.run_id}, {summary.seconds:.1f} s, head {summary.head[:16]}..., in {summary.export}", markup=False
     )
@@ -215,10 +248,13 @@ def show_world(console: Console, world: Mapping[str, Any]) -> None:
         f"epoch {world['epoch']}, {world['timestamp']}{', paused' if world.get('paused') else ''}", markup=False
     )
     shown = [name for name in world["resources"] if any(name in actor["balances"] for actor in world["actors"])]
-    table = _table("actor", "type", *shown)
+    needed = [name for name in world["resources"] if any(name in actor.get("needs", {}) for actor in world["actors"])]
+    table = _table("actor", "type", *shown, *(f"needs {name}" for name in needed))
     for actor in world["actors"]:
         balances = [figure(actor["balances"].get(name), 6) for name in shown]
-        table.add_row(Text(actor["id"] + (" (frozen)" if actor.get("frozen") else "")), Text(actor["type"]), *balances)
+        needs = [figure(actor.get("needs", {}).get(name, 0), 6) for name in needed]
+        name = actor["id"] + (" (frozen)" if actor.get("frozen") else "")
+        table.add_row(Text(name), Text(actor["type"]), *balances, *needs)
     console.print(table)
     console.print("constraints: " + json.dumps(world["constraints"], ensure_ascii=False), markup=False)
 
@@ -252,14 +288,21 @@ def show_exchange(console: Console, exchanges: Sequence[tuple[Any, str, str]], c
 
 
 def show_checks(console: Console, report: Report) -> None:
-    """Prints what was checked, how much of it, and the first thing that was wrong."""
-    table = _table("check", "", "")
+    """Prints what was checked and how much of it."""
+    from gridgov.verify import CHECKS
+
+    table = Table(box=None, pad_edge=False, show_header=False)
     for check in report.checks:
         result = "skipped" if check.skipped else "FAILED" if check.failure else "ok"
         style = {"FAILED": "bold red", "skipped": "dim"}.get(result, "")
-        table.add_row(check.name, Text(result, style=style), Text("" if check.skipped else f"{check.count:,}"))
+        count = "" if check.skipped else f"{check.count:,}"
+        table.add_row(check.name, Text(result, style=style), count, Text(CHECKS[check.name], style="dim"))
     console.print(table)
     console.print(f"head {report.seq}:{report.digest}", markup=False)
+    if any(check.name == "head" and check.skipped for check in report.checks):
+        console.print(
+            "note it elsewhere: only --expect-head with it finds a tail that was cut off or rewritten", style="dim"
+        )
 
 
 def show_diff(console: Console, found: Diff) -> None:
@@ -334,9 +377,8 @@ def _said(console: Console, said: Mapping[str, Any]) -> None:
     if said.get("fault"):
         console.print(f"no proposal: {said['fault']['code']}, {said['fault']['detail']}", markup=False)
     for transfer in said.get("transfers", ()):
-        console.print(
-            f"  {transfer['from']} -> {transfer['to']}: {transfer['amount']} {transfer['resource']}", markup=False
-        )
+        giver, taker, resource = (printable(transfer[key], 80) for key in ("from", "to", "resource"))
+        console.print(f"  {giver} -> {taker}: {transfer['amount']} {resource}", markup=False)
     if said.get("reasoning"):
         console.print(f"  because: {said['reasoning']}", markup=False)
     if said.get("raw"):
@@ -346,9 +388,7 @@ def _said(console: Console, said: Mapping[str, Any]) -> None:
 def _judged(console: Console, judged: Mapping[str, Any]) -> None:
     console.print(f"\nJudged: {judged['outcome']}", style="bold", markup=False)
     for violation in judged["violations"]:
-        console.print(
-            f"  {violation['path'] or 'the proposal'}: {violation['words']} ({violation['code']})", markup=False
-        )
+        console.print(f"  {printable(violation['words'])} ({violation['code']})", markup=False)
     if "held_until" in judged:
         console.print(f"  held for a person's approval until epoch {judged['held_until']}", markup=False)
     if "granted" in judged:
@@ -365,3 +405,22 @@ def _moved(console: Console, moved: Mapping[str, Any]) -> None:
         table.add_row(Text(line["actor"]), line["resource"], figure(line["before"], 6), figure(line["after"], 6))
     console.print(table)
     console.print("ledger entries " + ", ".join(str(entry["id"]) for entry in moved["entries"]), markup=False)
+
+
+def show_runs(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the runs of a store."""
+    if not runs:
+        console.print("no runs yet: gridgov run scenarios/seed.yaml makes one")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "scenario", "seed", "proposers", "head"):
+        table.add_column(column)
+    for run in runs:
+        if "error" in run:
+            table.add_row(run["run_id"], Text(run["error"], style="red"))
+            continue
+        said = run["proposers"]
+        who = [_who(one) for one in (json.loads(said) if isinstance(said, str) else said)]
+        cells = (run["scenario"], str(run["seed"]), ", ".join(_few(who)), run["head_digest"][:12])
+        table.add_row(run["run_id"], *(Text(cell) for cell in cells))
+    console.print(table)

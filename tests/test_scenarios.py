@@ -177,7 +177,7 @@ def test_week_cassette_is_what_its_command_writes(tmp_path: Path) -> None:
 
 def test_waiting_for_approval_costs_the_towns_water() -> None:
     held = play("drought")
-    free = play("drought", "constraints.hold_above=1000", "changes.3.set={constraints.max_transfer: 110}")
+    free = play("drought", "changes.3.set={constraints.max_transfer: 110}")
     refused = play("drought", "holds=reject")
     assert outcomes(held)["held"] > 0 and outcomes(free)["held"] == 0
     assert served(refused, "water")[1] < served(held, "water")[1] < served(free, "water")[1]
