@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
 
 def test_scenario_in_the_readme_is_the_one_in_the_repository() -> None:
     assert block("scenario") == (ROOT / "scenarios" / "community-week.yaml").read_text()
+
+
+def test_table_of_the_demo_is_what_the_demo_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDGOV_RUNS", str(tmp_path))
+    done = subprocess.run([sys.executable, "-m", "sim.demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert block("demo") in "\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n"
 
 
 def test_settings_table_names_every_setting() -> None:
