@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
-from gridgov.amounts import plain_decimal, to_decimal
+from gridgov.amounts import LIMIT, plain_decimal, to_decimal
 from gridgov.errors import BadInput, CassetteMiss, Damaged
 from gridgov.journal import canonical
 from gridgov.model import Malformed, Resource, Round, Unavailable
@@ -287,6 +287,9 @@ def _wrong(found: Json) -> str:
         return "expected a round of epoch, proposer and n"
     if not _COST.fullmatch(found.get("cost", "0")):
         return f"cost is {found['cost']!r}; expected a plain decimal"
+    whole = [*found.get("usage", {}).values(), *(found.get(key, 0) for key in ("latency_ms", "attempts", "sample"))]
+    if any(type(own) is int and not 0 <= own < LIMIT for own in whole):
+        return "a count is below 0, or beyond 15 digits"
     texts = {type(own) for own in found["components"].values()}
     counts = {type(own) for own in found.get("usage", {}).values()}
     return "" if texts <= {str} and counts <= {int} else "components are digests, usage are counts"
@@ -615,9 +618,11 @@ class Recorder:
 
     def stop(self) -> None:
         """Ends without a cassette; with `resume`, what came so far is kept for the next run."""
-        self._file.close()
-        if not self.resume:
-            self.part.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:
+            if not self.resume:
+                self.part.unlink(missing_ok=True)
 
     def __enter__(self) -> Recorder:
         return self

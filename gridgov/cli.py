@@ -50,9 +50,12 @@ def main() -> None:
         if isinstance(error, CassetteMiss) and error.diff:
             click.echo(error.diff, err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            sys.exit(1)
+        _say(f"{error.filename or 'writing'}: {error.strerror or error}; make room, or choose another place")
+        sys.exit(BadInput.exit_code)
     except Exception as error:  # noqa: BLE001 - a user gets a line, never a traceback
         _say(f"this is a bug in gridgov, please report it: {type(error).__name__}: {error}")
         sys.exit(CRASHED)

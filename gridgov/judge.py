@@ -114,6 +114,8 @@ def _read_resources(state: State, world: Json) -> None:
         if not isinstance(scale, int) or isinstance(scale, bool) or not 0 <= scale <= SCALE_MAX:
             raise BadInput(f"expected a whole number from 0 to {SCALE_MAX}, not {scale!r}", ("scales", name))
     for name in names:
+        if name in state.resources:
+            raise BadInput(f"resource {name!r} is there twice", ("resources",))
         state.resources[name] = Resource(name, "units", scales.get(name, SCALE_MAX))
         state.balances[name] = {BOUNDARY: 0}
         state.reserved[name] = {}

@@ -27,7 +27,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from gridgov.amounts import plain_decimal, to_minor
+from gridgov.amounts import LIMIT, plain_decimal, to_minor
 from gridgov.model import Malformed, Resource, Transfer, Unavailable
 from gridgov.propose import Answer
 
@@ -563,5 +563,9 @@ def about(body: bytes) -> About:
     return About(
         model if isinstance(model, str) else None,
         reason if isinstance(reason, str) else None,
-        {name: counts[key] for key, name in _USAGE.items() if type(counts.get(key)) is int},
+        {
+            name: counts[key]
+            for key, name in _USAGE.items()
+            if type(counts.get(key)) is int and 0 <= counts[key] < LIMIT
+        },
     )

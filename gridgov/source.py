@@ -258,7 +258,8 @@ def _export(path: Path, run_id: str | None) -> Source:
 
 
 def _info(path: Path, connection: duckdb.DuckDBPyConnection, run_id: str | None) -> dict[str, Any]:
-    if ("runs",) not in do(connection, query("table_names"), {"database": path.stem}):
+    (name,) = do(connection, "SELECT current_database()")[0]
+    if ("runs",) not in do(connection, query("table_names"), {"database": name}):
         raise BadInput(f"{path}: is a DuckDB file, but no export of gridgov; it has no table runs")
     rows = do(connection, query("runs"))
     keys = [column[0] for column in connection.description or ()]

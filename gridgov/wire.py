@@ -31,8 +31,10 @@ def timestamp(at: int) -> str:
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
-def microseconds(text: str, path: Path = ()) -> int:
+def microseconds(text: Any, path: Path = ()) -> int:
     """The inverse of `timestamp`; raises BadInput where the text is no time in UTC."""
+    if not isinstance(text, str):
+        raise BadInput(f"{text!r} is no time; write it as 2025-02-28T12:00:00Z", path)
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:

@@ -121,8 +121,6 @@ def plan(world: World) -> dict[int, tuple[Transfer, ...]]:
     """The transfers of `optimal`, by epoch. Raises BadInput, with the reason, where there is no such plan."""
     names = [actor.id for actor in world.scenario.actors]
     planned: dict[int, list[Transfer]] = {}
-    if not demanded(world):
-        raise BadInput("policy optimal has nothing to plan for: nobody consumes anything; choose another policy")
     for resource in demanded(world):
         reason = nonlinear(world, resource)
         if reason is not None:

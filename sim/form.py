@@ -33,7 +33,8 @@ COMMONS_POLICIES = ("take", "take_max", "sustainable")
 
 RESOURCE_METRICS = (
     *("gini", "jain", "self_sufficiency", "self_consumption", "unmet", "import_cost", "served_share_min"),
-    *("loss_of_load_probability", "served", "demanded", "produced", "spilled"),
+    *("loss_of_load_probability", "loss_of_load_probability_max", "served", "demanded", "produced", "spilled"),
+    *("grown", "transferred"),
 )
 """The metrics that are one figure for each resource."""
 

@@ -14,13 +14,17 @@ from operator import eq, ge, le
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import duckdb
+
 from gridgov import __version__, export
 from gridgov.cassette import Interaction
-from gridgov.errors import BadInput
+from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Decision, Settlement, canonical
 from gridgov.ledger import MemoryLedger
 from gridgov.model import Outcome
 from gridgov.propose import Proposer
+from gridgov.source import open_source
+from gridgov.verify import verify
 from sim import policies
 from sim.bound import Baseline, baselines, plan
 from sim.loading import load
@@ -73,9 +77,36 @@ def launch(
             result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
         known = baselines(world, at_any_cost=bound) if known is None else known
         run = _export(result, tape, known, now, time.perf_counter() - started)
-        path = store.write(run)
+        path = _published(store, run)
         metrics = store.metrics(path)
+    _check_bound(run, metrics, path)
     return Launched(_summary(result, tape, run, known, path, metrics, time.perf_counter() - started), result)
+
+
+def _published(store: export.Store, run: export.Run) -> Path:
+    """The run's file: written, or kept where it is there already and still what it was. Raises Damaged, BadInput."""
+    there = store.folder / f"{run.run_id}.duckdb"
+    known = there.exists()
+    try:
+        path = store.write(run)
+    except duckdb.Error as error:
+        raise BadInput(f"{there}: cannot be written ({export.first_line(error)}); make room, or choose --out") from None
+    if known:
+        with open_source(str(path), store.folder) as source:
+            report = verify(source)
+        if not report.passed:
+            raise Damaged(f"{path}: is there already, and not what it was ({report.first}); delete it and run again")
+    return path
+
+
+def _check_bound(run: export.Run, metrics: Mapping[str, Any], path: Path) -> None:
+    """Raises BadInput where a file that was kept lacks the bound that was asked for."""
+    regret = metrics.get("regret") or {}
+    for resource, (none, bound, _) in run.baselines.items():
+        if bound is not None and bound != none and regret.get(resource) is None:
+            raise BadInput(
+                f"{path}: is there already, made without --bound; delete it, or name another folder with --out"
+            )
 
 
 @contextmanager
@@ -188,7 +219,7 @@ def _export(
         recorded=tape.counts()["recorded"],
         synthetic=tape.counts()["synthetic"],
         shadows=result.shadows,
-        files={"scenario.yaml": scenario.source.encode()} | {n: p.read_bytes() for n, p in scenario.files.items()},
+        files={f"scenario:{Path(scenario.file).name}": scenario.source.encode(), **scenario.contents},
     )
 
 
@@ -264,13 +295,19 @@ def _summary(
     )
 
 
+ALIASES = {"loss_of_load_probability": "loss_of_load_probability_max"}
+"""Metrics of each actor, and the figure of them all that an expectation means."""
+
+
 def expected(expectation: Expectation, metrics: Mapping[str, Any]) -> tuple[str, bool]:
     """An expectation in words with what was found, and whether it held; an undefined metric holds nothing."""
-    found = metrics.get(expectation.metric)
+    found = metrics.get(ALIASES.get(expectation.metric, expectation.metric))
     if isinstance(found, Mapping):
-        found = found.get(expectation.resource)
+        defined = [resource for resource, value in found.items() if value is not None]
+        found = found.get(expectation.resource or (defined[0] if len(defined) == 1 else None))
     about = expectation.metric + (f" of {expectation.resource}" if expectation.resource else "")
     value = None if found is None else Decimal(str(found))
+    found_all: list[tuple[str, bool]] = []
     tests: tuple[tuple[str, int | Decimal | None, Callable[[Decimal, Decimal], bool]], ...] = (
         ("at least", expectation.at_least, ge),
         ("at most", expectation.at_most, le),
@@ -278,9 +315,9 @@ def expected(expectation: Expectation, metrics: Mapping[str, Any]) -> tuple[str,
     )
     for words, wanted, holds in tests:
         if wanted is not None:
-            shown = "undefined" if value is None else f"{value:.6g}"
-            return f"{about} {words} {wanted}: {shown}", value is not None and holds(value, Decimal(wanted))
-    raise AssertionError("an expectation says one of the three")
+            found_all.append((f"{words} {wanted}", value is not None and holds(value, Decimal(wanted))))
+    shown = "undefined" if value is None else f"{value:.6g}"
+    return f"{about} {' and '.join(said for said, _ in found_all)}: {shown}", all(held for _, held in found_all)
 
 
 def used_of(scenario: Path, cassette: Path) -> list[Interaction]:

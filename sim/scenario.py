@@ -244,10 +244,18 @@ class Scenario:
 
     def content_digest(self, file: str) -> str:
         """`sha256:<hex>` of the content of one of `files`, by its path as written."""
-        try:
-            return "sha256:" + hashlib.sha256(self.files[file].read_bytes()).hexdigest()
-        except OSError as error:
-            raise BadInput(f"{self.files[file]}: {error.strerror or error}; expected a file to read") from None
+        return "sha256:" + hashlib.sha256(self.contents[file]).hexdigest()
+
+    @cached_property
+    def contents(self) -> dict[str, bytes]:
+        """What is in each of `files`, by its path as written, as it was when first asked for. Raises BadInput."""
+        found = {}
+        for name, path in self.files.items():
+            try:
+                found[name] = path.read_bytes()
+            except OSError as error:
+                raise BadInput(f"{path}: {error.strerror or error}; expected a file to read") from None
+        return found
 
     def resolved(self) -> dict[str, Any]:
         """What determines the run as plain JSON values: no name, description, proposers, expectations or paths.

@@ -8,9 +8,14 @@ from types import TracebackType
 from typing import Any
 
 from gridgov.cassette import Cassette, CassetteProposer, Interaction, Recorder, Recording, read, recording
+from gridgov.errors import BadInput
 from gridgov.prompt import FOLDER, load
 from gridgov.propose import Proposer
 from sim.scenario import Scenario, Speaker
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 class Tape:
@@ -21,6 +26,8 @@ class Tape:
 
     def __init__(self, scenario: Scenario, record: Path | None = None) -> None:
         self.scenario = scenario
+        if record is not None and any(_same(record, path) for path in scenario.files.values()):
+            raise BadInput(f"--record {record}: the scenario reads this file; choose another name")
         self.recorder = None if record is None else Recorder(record)
         self.cassettes: dict[Path, Cassette] = {}
         self._used: list[CassetteProposer | Recording] = []
@@ -28,6 +35,8 @@ class Tape:
     def replayed(self, speaker: Speaker) -> CassetteProposer:
         """A proposer that plays the cassette of its speaker. Raises BadInput or Damaged where the file is none."""
         assert speaker.path is not None
+        if self.recorder is not None:
+            raise BadInput(f"--record: {speaker.name} plays {speaker.path}, where its replies are recorded already")
         if speaker.path not in self.cassettes:
             self.cassettes[speaker.path] = read(speaker.path)
         prompt = load(speaker.prompt, FOLDER)

@@ -51,6 +51,12 @@ def test_shares_only_what_is_above_the_minimum() -> None:
     assert granted(engine, asks(60, 60)) == [30, 30]
 
 
+def test_shares_nothing_of_what_a_hold_reserves() -> None:
+    engine = lake(100, Constraints(hold_above=Limit({"fish": 50}, {})))
+    engine.propose(Proposal("held", "e", 1, (Transfer("lake", "e", "fish", 60),), ""), 0)
+    assert granted(engine, asks(30, 30)) == [20, 20]
+
+
 def test_counts_an_ask_that_is_more_than_there_is() -> None:
     assert granted(lake(100), asks(300, 100)) == [75, 25]
 

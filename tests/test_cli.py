@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from gridgov import cli, settings
+from sim.form import METRICS
 from tests.plays import SCENARIOS, play
 
 WEEK, SEED, FISHERY = (str(SCENARIOS / f"{name}.yaml") for name in ("community-week", "seed", "commons-fishery"))
@@ -156,6 +157,52 @@ def test_interrupted_run_publishes_nothing(gridgov: Run, tmp_path: Path, monkeyp
     assert not list(tmp_path.rglob("*.duckdb")) and not (tmp_path / "x.jsonl").exists()
 
 
+def test_a_file_of_the_scenario_is_never_recorded_over(gridgov: Run, tmp_path: Path) -> None:
+    tape = tmp_path / "x.jsonl"
+    gridgov("run", WEEK, "--epochs", 5, "--proposer", "policy:greedy", "--record", tape)
+    before = tape.read_bytes()
+    said = gridgov("run", WEEK, "--epochs", 5, "--proposer", f"cassette:{tape}", "--record", tape)
+    assert "reads this file" in one_line(said, 2)
+    said = gridgov("run", WEEK, "--epochs", 5, "--proposer", f"cassette:{tape}", "--record", tmp_path / "y.jsonl")
+    assert "recorded already" in one_line(said, 2)
+    assert tape.read_bytes() == before and sorted(tmp_path.glob("*.jsonl*")) == [tape]
+
+
+def test_expectation_with_two_bounds_needs_both(gridgov: Run) -> None:
+    both = "expect=[{metric: self_sufficiency, resource: energy, at_least: 0, at_most: 0.1}]"
+    assert "at least 0 and at most 0.1" in one_line(gridgov("run", WEEK, "--epochs", 24, "--set", both, "--json"), 1)
+
+
+def test_every_metric_that_may_be_expected_is_one_that_a_run_has(gridgov: Run) -> None:
+    week = set(gridgov("run", WEEK, "--epochs", 5, "--json").json["metrics"])
+    fish = set(gridgov("run", FISHERY, "--json").json["metrics"])
+    assert set(METRICS) - {"loss_of_load_probability"} <= week | fish
+    mean = "expect=[{metric: loss_of_load_probability, resource: energy, at_most: 1}, {metric: regret, at_most: 1}]"
+    assert gridgov("run", WEEK, "--epochs", 24, "--set", mean).code == 0
+
+
+def test_an_export_that_was_changed_is_not_kept(gridgov: Run) -> None:
+    found = gridgov("run", SEED, "--json").json
+    with duckdb.connect(found["export"]) as connection:
+        connection.execute("UPDATE balances SET amount = 7 WHERE epoch = 3 AND actor = 'actor-1'")
+    assert "not what it was" in one_line(gridgov("run", SEED), 1)
+
+
+def test_an_export_may_be_copied_under_any_name(gridgov: Run, tmp_path: Path) -> None:
+    found = gridgov("run", SEED, "--json").json
+    for name in ("greedy-0.5.duckdb", "main.duckdb"):
+        (tmp_path / name).write_bytes(Path(found["export"]).read_bytes())
+        assert gridgov("verify", tmp_path / name).code == 0
+
+
+def test_a_full_disk_is_said_in_one_line(gridgov: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setattr("gridgov.export.Store.write", full)
+    assert "No space left" in one_line(gridgov("run", SEED), 2)
+
+
 # --- bad input: exit 2, one line --------------------------------------------------------------------------------------
 
 BAD = [
@@ -290,6 +337,8 @@ def test_judge_calls_what_is_no_proposal_malformed(gridgov: Run, tmp_path: Path)
         ({"actors": [WORLD["actors"][0]] * 2}, "there twice"),
         ({"scales": {"gold": 1}}, "scales.gold"),
         ({"timestamp": "noon"}, "timestamp"),
+        ({"timestamp": 5}, "timestamp"),
+        ({"resources": ["energy", "energy", "water"]}, "there twice"),
         ({"actors": [{"id": "a", "balances": [1]}]}, "balances"),
         ({"actors": [{"id": "a", "type": 5}]}, "type"),
     ],

@@ -31,7 +31,9 @@ SELECT
     (SELECT count(*) FROM {database}.ledger WHERE run_id = $run) AS entries
 
 -- name: metrics
-SELECT metric, resource, value, exact FROM {database}metrics_run WHERE $run IS NULL OR run_id = $run
+SELECT m.metric, m.resource, m.value, m.exact FROM {database}metrics_run AS m
+LEFT JOIN {database}resources AS r ON r.run_id = m.run_id AND r.resource = m.resource
+WHERE $run IS NULL OR m.run_id = $run ORDER BY r.rowid NULLS LAST, m.metric
 
 -- name: runs
 SELECT * FROM runs

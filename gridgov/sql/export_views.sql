@@ -295,28 +295,28 @@ by_resource AS (
         t.run_id, t.resource,
         unnest([
             {'metric': 'produced', 'exact': CAST(t.produced AS DECIMAL(38, 12)), 'value': NULL::DOUBLE},
-            {'metric': 'grown', 'exact': t.grown, 'value': NULL},
-            {'metric': 'demanded', 'exact': t.demanded, 'value': NULL},
-            {'metric': 'served', 'exact': t.served, 'value': NULL},
-            {'metric': 'unmet', 'exact': t.unmet, 'value': NULL},
-            {'metric': 'spilled', 'exact': t.spilled, 'value': NULL},
-            {'metric': 'transferred', 'exact': t.transferred, 'value': NULL},
-            {'metric': 'import_cost', 'exact': t.import_cost, 'value': NULL},
+            {'metric': 'grown', 'exact': CAST(t.grown AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'demanded', 'exact': CAST(t.demanded AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'served', 'exact': CAST(t.served AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'unmet', 'exact': CAST(t.unmet AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'spilled', 'exact': CAST(t.spilled AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'transferred', 'exact': CAST(t.transferred AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'import_cost', 'exact': CAST(t.import_cost AS DECIMAL(38, 12)), 'value': NULL},
             {
-                'metric': 'self_sufficiency', 'exact': NULL,
+                'metric': 'self_sufficiency', 'exact': NULL::DECIMAL(38, 12),
                 'value': CAST(t.served AS DOUBLE) / nullif(CAST(t.demanded AS DOUBLE), 0)
             },
             {
-                'metric': 'self_consumption', 'exact': NULL,
+                'metric': 'self_consumption', 'exact': NULL::DECIMAL(38, 12),
                 'value': CAST(t.served AS DOUBLE) / nullif(CAST(t.produced AS DOUBLE), 0)
             },
-            {'metric': 'served_share_min', 'exact': NULL, 'value': t.served_share_min},
-            {'metric': 'loss_of_load_probability_max', 'exact': NULL, 'value': t.loss_of_load_probability_max},
-            {'metric': 'gini', 'exact': NULL, 'value': t.gini},
-            {'metric': 'jain', 'exact': NULL, 'value': t.jain},
+            {'metric': 'served_share_min', 'exact': NULL::DECIMAL(38, 12), 'value': t.served_share_min},
+            {'metric': 'loss_of_load_probability_max', 'exact': NULL::DECIMAL(38, 12), 'value': t.loss_of_load_probability_max},
+            {'metric': 'gini', 'exact': NULL::DECIMAL(38, 12), 'value': t.gini},
+            {'metric': 'jain', 'exact': NULL::DECIMAL(38, 12), 'value': t.jain},
             {
                 -- 1 - (served - none) / (bound - none), as one ratio
-                'metric': 'regret', 'exact': NULL,
+                'metric': 'regret', 'exact': NULL::DECIMAL(38, 12),
                 'value': CAST(b.bound_served - t.served AS DOUBLE)
                 / nullif(CAST(b.bound_served - b.none_served AS DOUBLE), 0)
             }
@@ -329,19 +329,19 @@ by_run AS (
         runs.run_id, NULL AS resource,
         unnest([
             {'metric': 'acceptance_rate', 'exact': NULL::DECIMAL(38, 12), 'value': decided.acceptance_rate},
-            {'metric': 'survival_time', 'exact': c.survival_time, 'value': NULL},
+            {'metric': 'survival_time', 'exact': CAST(c.survival_time AS DECIMAL(38, 12)), 'value': NULL},
             {
-                'metric': 'survival_rate', 'exact': NULL,
+                'metric': 'survival_rate', 'exact': NULL::DECIMAL(38, 12),
                 'value': CASE WHEN c.survival_time >= runs.horizon THEN 1.0 WHEN c.survival_time IS NOT NULL THEN 0.0 END
             },
-            {'metric': 'gain', 'exact': t.gain, 'value': NULL},
+            {'metric': 'gain', 'exact': CAST(t.gain AS DECIMAL(38, 12)), 'value': NULL},
             {
                 -- 1 - max(0, T f(0) - sum of R) / (T f(0)), as one ratio
-                'metric': 'efficiency', 'exact': NULL,
+                'metric': 'efficiency', 'exact': NULL::DECIMAL(38, 12),
                 'value': CAST(least(c.sustainable, 2 * t.gain) AS DOUBLE) / nullif(CAST(c.sustainable AS DOUBLE), 0)
             },
-            {'metric': 'equality', 'exact': NULL, 'value': t.equality},
-            {'metric': 'over_usage', 'exact': NULL, 'value': c.over_usage}
+            {'metric': 'equality', 'exact': NULL::DECIMAL(38, 12), 'value': t.equality},
+            {'metric': 'over_usage', 'exact': NULL::DECIMAL(38, 12), 'value': c.over_usage}
         ]) AS found
     FROM runs
     LEFT JOIN decided ON decided.run_id = runs.run_id
