@@ -1,5 +1,8 @@
 """What the engine may rely on in any ledger: one contract, run on each."""
 
+from itertools import count
+from typing import Any
+
 import pytest
 
 from gridgov.engine import Engine
@@ -19,10 +22,15 @@ from gridgov.model import (
     Transfer,
     Unavailable,
 )
+from gridgov.postgres import PostgresLedger, drop, migrate
+
+pytest_plugins = ["tests.databases"]
 
 
 class MemoryLedgers:
     """Ledgers in memory; opened again, it is the same one."""
+
+    needs = ()
 
     def empty(self):
         """A new ledger with nothing in it."""
@@ -36,7 +44,39 @@ class MemoryLedgers:
         """The ledger is no longer needed."""
 
 
-LEDGERS = {"memory": MemoryLedgers}
+class PostgresLedgers:
+    """Ledgers in Postgres, each in a schema of its own, all in one database of the session."""
+
+    needs = ("server",)
+    numbers = count(1)
+
+    def __init__(self, server):
+        self.url = server.url(server.template("ledgers", str))
+        self.opened = []
+
+    def empty(self):
+        """A new ledger with nothing in it."""
+        grid = f"ledger_{next(self.numbers)}"
+        migrate(self.url, grid)
+        return self.open(grid)
+
+    def open(self, grid):
+        """Another session on a grid."""
+        self.opened.append(PostgresLedger(self.url, grid))
+        return self.opened[-1]
+
+    def again(self, ledger):
+        """What another process would open after this one committed and went away."""
+        return self.open(ledger.grid)
+
+    def drop(self, ledger):
+        """The ledger is no longer needed."""
+        for opened in self.opened:
+            opened.close()
+        drop(self.url, ledger.grid)
+
+
+LEDGERS: dict[str, Any] = {"memory": MemoryLedgers, "postgres": PostgresLedgers}
 """A new kind of ledger is added here, and has the whole contract and the engine's machine to pass."""
 
 GENESIS = Genesis(
@@ -53,7 +93,8 @@ GENESIS = Genesis(
 
 @pytest.fixture(params=sorted(LEDGERS))
 def ledgers(request):
-    return LEDGERS[request.param]()
+    kind = LEDGERS[request.param]
+    return kind(*map(request.getfixturevalue, kind.needs))
 
 
 @pytest.fixture
