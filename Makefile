@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 # These are measured at 100% of lines and branches, or `make test` fails.
-FULLY_COVERED := gridgov/model.py,gridgov/amounts.py,gridgov/validate.py,gridgov/replay.py,gridgov/engine.py,gridgov/state.py,gridgov/journal.py
+FULLY_COVERED := gridgov/model.py,gridgov/amounts.py,gridgov/validate.py,gridgov/replay.py,gridgov/engine.py,gridgov/state.py,gridgov/journal.py,gridgov/decide.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Empty is off: a process that may not keep its bytecode compiles the same again each time.

@@ -5,12 +5,15 @@ Effects are injected: the ledger that remembers, and the time of each call. The 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 from gridgov import flows
+from gridgov.decide import decide, faulted, overridden, reversed_, settled
 from gridgov.errors import BadInput, Conflict
 from gridgov.journal import (
+    Act,
+    Activation,
     Close,
     ConstraintsChange,
     Control,
@@ -18,32 +21,38 @@ from gridgov.journal import (
     Flow,
     Genesis,
     JournalRecord,
+    Once,
     Payload,
     Registration,
     Settlement,
-    proposal_digest,
     seal,
 )
 from gridgov.ledger import Ledger
 from gridgov.model import (
     BOUNDARY,
-    Code,
     Constraints,
     Kind,
+    LedgerEntry,
     Malformed,
-    Outcome,
     Proposal,
     Transfer,
     Unavailable,
-    Verdict,
-    Violation,
+    uuid5,
 )
 from gridgov.replay import fold
 from gridgov.state import State
-from gridgov.validate import validate
 
-SETTLEMENTS = ("approve", "reject", "expire")
-"""The ways in which a hold ends."""
+METERED = ("produce", "need", "consume")
+"""What a meter reads, in the order in which it is recorded: what was produced is there to be consumed."""
+
+
+class Metered(NamedTuple):
+    """One reading of a meter: its kind is one of `METERED`, its amount in minor units."""
+
+    kind: str
+    actor: str
+    resource: str
+    amount: int
 
 
 class Engine:
@@ -89,8 +98,13 @@ class Engine:
 
     def _again(self, decision: Decision) -> Decision | None:
         """What was decided before under the same id, if anything."""
-        known = self.ledger.decision(decision.proposal_id)
-        if known is None or known.input == decision.input:
+        record = self.ledger.answered(decision.proposal_id)
+        if record is None:
+            return None
+        known = record.payload
+        if type(known) is not Decision:
+            raise Conflict(f"{decision.proposal_id} is the id of another request (record {record.seq}); use a new one")
+        if known.input == decision.input:
             return known
         raise Conflict(
             f"proposal {known.proposal_id} was decided before with other input ({known.outcome}); "
@@ -118,51 +132,119 @@ class Engine:
                     self.pause(at, "auto-pause", f"more than the limit of {resource} moved in one epoch")
                     return
 
-    # --- what people, meters and time do --------------------------------------------------------------------------
+    # --- what people do: each with who and why, and once, however often it is asked ----------------------------------
 
-    def settle(self, proposal_id: str, decision: str, at: int, operator: str = "", reason: str = "") -> Settlement:
+    def _act(self, payload: Act, at: int, once: Once | None) -> JournalRecord:
+        """Appends an act, or returns the record of the same request; Conflict where that asked for other things."""
+        if once is None:
+            return self.append(payload, at)
+        known = self.ledger.answered(once.request)
+        if known is None:
+            return self.append(payload._replace(request=once.request, input=once.input), at)
+        return _same(known, once)
+
+    def settle(
+        self, proposal_id: str, decision: str, at: int, operator: str = "", reason: str = "", once: Once | None = None
+    ) -> Settlement:
         """Ends a hold once: `approve` judges it anew as of now without `hold_above`; `reject` and `expire` refuse it.
 
         Raises BadInput where nothing is held under this id.
         """
-        state = self.state
-        if decision not in SETTLEMENTS:
-            raise BadInput(f"{decision!r} settles nothing; expected one of: {', '.join(SETTLEMENTS)}")
-        if proposal_id not in state.holds:
-            raise BadInput(f"no proposal {proposal_id} is held; it may have been settled already")
-        hold = state.holds[proposal_id]
-        if decision == "approve":
-            held = hold.decision
-            proposal = Proposal(held.proposal_id, held.proposer, held.n, held.effective, held.reasoning)
-            verdict = self._judge_released(hold.reserved, proposal)
-        else:
-            code = Code.HOLD_EXPIRED if decision == "expire" else Code.HOLD_REJECTED
-            limit = hold.decision.held_until if decision == "expire" else None
-            verdict = Verdict((Violation(code, "", limit, state.epoch),), False)
-        executed = not verdict.violations
-        first = state.entries + 1
-        settlement = Settlement(
-            proposal_id,
-            decision,
-            Outcome.EXECUTED if executed else Outcome.REJECTED,
-            verdict.violations,
-            tuple(range(first, first + len(hold.decision.transfers))) if executed else (),
-            operator,
-            reason,
-        )
-        self.append(settlement, at)
+        known = None if once is None else self.ledger.answered(once.request)
+        if once is not None and known is not None:
+            return cast(Settlement, _same(known, once).payload)
+        record = self._act(settled(self.state, proposal_id, decision, operator, reason), at, once)
         self._auto_pause(at)
-        return settlement
+        return cast(Settlement, record.payload)
 
-    def _judge_released(self, reserved: dict[tuple[str, str], int], proposal: Proposal) -> Verdict:
-        """Judges a held proposal as if its own reservation were released already."""
+    def override(
+        self, transfers: tuple[Transfer, ...], at: int, operator: str, reason: str, once: Once | None = None
+    ) -> JournalRecord:
+        """Moves by hand, all or nothing, whatever the constraints; rejected where a sender has too little today.
+
+        Raises BadInput where a transfer could never be made: an unknown actor, the boundary, an amount of 0.
+        """
+        return self._once(once) or self._act(overridden(self.state, transfers, operator, reason), at, once)
+
+    def reverse(
+        self,
+        entries: Sequence[LedgerEntry],
+        at: int,
+        operator: str,
+        reason: str,
+        proposal_id: str | None = None,
+        once: Once | None = None,
+    ) -> JournalRecord:
+        """Takes entries back with new ones, all or nothing; rejected where today's balances do not allow it.
+
+        Raises Conflict where one was taken back before, BadInput where one is a reversal itself.
+        """
+        return self._once(once) or self._act(reversed_(self.state, entries, operator, reason, proposal_id), at, once)
+
+    def _once(self, once: Once | None) -> JournalRecord | None:
+        """What the same request led to before, if anything. Raises Conflict where it asked for other things."""
+        known = None if once is None else self.ledger.answered(once.request)
+        return None if once is None or known is None else _same(known, once)
+
+    def constrain(
+        self, constraints: Constraints, at: int, operator: str = "", reason: str = "", once: Once | None = None
+    ) -> JournalRecord:
+        """Puts other constraints in force."""
+        return self._act(ConstraintsChange(constraints, operator, reason), at, once)
+
+    def register(self, registration: Registration, at: int, once: Once | None = None) -> JournalRecord:
+        """Adds actors, freezes or thaws them, or says what a proposer may move."""
+        return self._act(registration, at, once)
+
+    def activate(self, activation: Activation, at: int, once: Once | None = None) -> JournalRecord:
+        """Puts a prompt and a model in force."""
+        return self._act(activation, at, once)
+
+    def pause(self, at: int, operator: str, reason: str, once: Once | None = None) -> JournalRecord:
+        """Refuses every proposal from here on."""
+        return self._act(Control(True, operator, reason), at, once)
+
+    def resume(self, at: int, operator: str, reason: str, once: Once | None = None) -> JournalRecord:
+        """Judges proposals again; what was counted for `auto_pause` counts no more."""
+        return self._act(Control(False, operator, reason), at, once)
+
+    # --- what meters and time do --------------------------------------------------------------------------------------
+
+    def meter(
+        self, name: str, readings: Sequence[Metered], at: int, *, epoch: int, once: Once | None = None
+    ) -> list[JournalRecord]:
+        """Records what a meter read in an epoch, one record for each kind; in the open epoch, and marked where late.
+
+        Raises BadInput where the epoch is yet to come or a reading can't be, with the path to it.
+        """
+        marked = {kind: None if once is None else once._replace(request=_of_kind(once, kind)) for kind in METERED}
+        known = [record for mark in marked.values() if (record := self._once(mark)) is not None]
+        if known:
+            return known
+        self._check_metered(readings, epoch)
+        read_for = epoch if epoch < self.state.epoch else None
+        made = []
+        for kind, mark in marked.items():
+            requests = [flows.Request(r.actor, r.resource, r.amount) for r in readings if r.kind == kind]
+            if requests:
+                flow = _metered(self.state, kind, name, requests)
+                made.append(self._act(flow._replace(read_for=read_for), at, mark))
+        return made
+
+    def _check_metered(self, readings: Sequence[Metered], epoch: int) -> None:
         state = self.state
-        for (actor, resource), amount in reserved.items():
-            state.reserved[resource][actor] -= amount
-        verdict = validate(state, state.constraints, proposal, settling=True)
-        for (actor, resource), amount in reserved.items():
-            state.reserved[resource][actor] += amount
-        return verdict
+        if not 1 <= epoch <= state.epoch:
+            raise BadInput(f"epoch {epoch} is not there yet; epoch {state.epoch} is open", ("epoch",))
+        if not readings:
+            raise BadInput("there is no reading; send at least one", ("readings",))
+        for index, reading in enumerate(readings):
+            if reading.kind not in METERED:
+                raise BadInput(f"{reading.kind!r} is not read; expected one of: {', '.join(METERED)}",
+                               ("readings", index, "kind"))  # fmt: skip
+            if reading.actor not in state.actors or reading.actor == BOUNDARY:
+                raise BadInput(f"there is no actor {reading.actor} with a meter", ("readings", index, "actor"))
+            if reading.resource not in state.resources:
+                raise BadInput(f"there is no resource {reading.resource}", ("readings", index, "resource"))
 
     def expire(self, at: int) -> list[Settlement]:
         """Ends every hold whose time is over with this epoch."""
@@ -200,75 +282,25 @@ class Engine:
         self.ledger.commit()
         return record
 
-    def constrain(self, constraints: Constraints, at: int, operator: str = "", reason: str = "") -> None:
-        """Puts other constraints in force."""
-        self.append(ConstraintsChange(constraints, operator, reason), at)
 
-    def register(self, registration: Registration, at: int) -> None:
-        """Adds actors, freezes or thaws them, or says what a proposer may move."""
-        self.append(registration, at)
-
-    def pause(self, at: int, operator: str, reason: str) -> None:
-        """Refuses every proposal from here on."""
-        self.append(Control(True, operator, reason), at)
-
-    def resume(self, at: int, operator: str, reason: str) -> None:
-        """Judges proposals again."""
-        self.append(Control(False, operator, reason), at)
+def _same(known: JournalRecord, once: Once) -> JournalRecord:
+    """The record that the same request led to. Raises Conflict where that asked for other things."""
+    if getattr(known.payload, "input", "") == once.input:
+        return known
+    raise Conflict(f"this request was made before, and asked for other things (record {known.seq}); use a new key")
 
 
-def outcome_of(verdict: Verdict, proposal: Proposal) -> Outcome:
-    """What a verdict makes of a proposal."""
-    if verdict.violations:
-        return Outcome.REJECTED
-    if not proposal.transfers:
-        return Outcome.NOOP
-    return Outcome.HELD if verdict.hold else Outcome.EXECUTED
+def _of_kind(once: Once, kind: str) -> str:
+    """The request of one kind of readings, of those that came together."""
+    return uuid5(f"{once.request}/{kind}")
 
 
-def decide(state: State, proposal: Proposal, asked: tuple[Transfer, ...] | None = None) -> Decision:
-    """What would be decided of a proposal as things stand; nothing is appended. See `Engine.propose`."""
-    transfers = proposal.transfers if asked is None else asked
-    verdict = validate(state, state.constraints, proposal)
-    if asked is not None:
-        verdict = verdict._replace(violations=tuple(_shortfall(v, proposal, asked) for v in verdict.violations))
-    outcome = outcome_of(verdict, proposal)
-    first = state.entries + 1
-    return Decision(
-        proposal.id,
-        proposal.proposer,
-        proposal.n,
-        proposal_digest(transfers, proposal.reasoning),
-        transfers,
-        proposal.reasoning,
-        outcome,
-        verdict.violations,
-        tuple(range(first, first + len(transfers))) if outcome is Outcome.EXECUTED else (),
-        None if transfers == proposal.transfers else tuple([t.amount for t in proposal.transfers]),
-        state.epoch + state.constraints.hold_epochs if outcome is Outcome.HELD else None,
-        proposal.seen is not None and proposal.seen.entries != state.entries,
-    )
-
-
-def _shortfall(violation: Violation, proposal: Proposal, asked: tuple[Transfer, ...]) -> Violation:
-    """A share of 0 is not what was asked for: there was not enough."""
-    if violation.code is not Code.NON_POSITIVE_AMOUNT:
-        return violation
-    index = int(violation.path.removeprefix("transfers[").partition("]")[0])
-    wanted = asked[index].amount
-    if proposal.transfers[index].amount == wanted or not isinstance(wanted, int):
-        return violation
-    return violation._replace(code=Code.INSUFFICIENT_BALANCE, limit=0, actual=wanted)
-
-
-def faulted(proposal_id: str, proposer: str, n: int, fault: Malformed | Unavailable) -> Decision:
-    """The record of a reply that was no proposal, or that there was none; nothing is appended."""
-    if isinstance(fault, Malformed):
-        outcome, given = Outcome.MALFORMED, fault.raw
-    else:
-        outcome, given = Outcome.UNAVAILABLE, fault.kind.encode()
-    digest = hashlib.sha256(f"{outcome}\n".encode() + given).hexdigest()
-    return Decision(proposal_id, proposer, n, digest, (), "", outcome, fault=fault[0], detail=fault.detail)
+def _metered(state: State, kind: str, name: str, requests: Sequence[flows.Request]) -> Flow:
+    if kind == "need":
+        return flows.need(name, requests)
+    if kind == "consume":
+        return flows.take(state, Kind.CONSUME, name, requests)
+    return flows.give(state, Kind.PRODUCE, name, requests)
 
 
 def _due(decision: Decision, epoch: int) -> bool:

@@ -34,6 +34,7 @@ from gridgov.amounts import LIMIT, SCALE_MAX, plain, plain_decimal, to_minor
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Close, Decision, Flow, Genesis, JournalRecord, Registration, Settlement
+from gridgov.ledger import metadata
 from gridgov.model import (
     Actor,
     LedgerEntry,
@@ -140,6 +141,16 @@ class Run:
         """64 hex: the digest of the last journal record."""
         return self.records[-1].digest.hex()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many records and entries it has."""
+        return len(self.records), len(self.entries)
+
+    def slices(self, builder: Builder, seq: int = 0, entries: int = 0) -> Iterator[Slice]:
+        """The rows that the records after a seq, and the entries after an id, add."""
+        for part in _slices(self.records[seq:], self.entries[entries:]):
+            yield from builder.add(*part)
+
 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
@@ -244,8 +255,7 @@ def tables(run: Run) -> Iterator[Slice]:
     What the journal implies comes of `records` and `entries` alone. Complexity: O(records + entries + balances).
     """
     builder = Builder(names_of(run.records))
-    for records, entries in _slices(run.records, run.entries):
-        yield from builder.add(records, entries)
+    yield from run.slices(builder)
     yield from builder.finish()
     yield from builder.shadows(run)
     yield from builder.few(run)
@@ -282,22 +292,28 @@ class Builder:
         self._closed = 0
         self._waiting: list[Decided] = []
         self._held: dict[str, int] = {}
-        self._origins: dict[tuple[str, str], str] = {("", ""): "{}"}
         self._proposers: dict[str, str] = {}
         self._closes: list[JournalRecord] = []
 
     def add(self, records: Sequence[JournalRecord], entries: Sequence[LedgerEntry]) -> Iterator[Slice]:
         """The rows that these records, the next ones, and the entries that they made add."""
         closes = [record for record in records if record.kind == "close"]
-        self._closes += closes
         ledger = columns(entries, self._actors, list(self._resources))
-        last = closes[-1].epoch if closes else self._epoch - 1 if self._epoch else 0
-        for chunk in self._balances(ledger, last):
-            yield "balances", chunk
+        yield from self.move(ledger, closes[-1].epoch if closes else self._epoch - 1 if self._epoch else 0)
         origins = self._origin(records)
         if entries:
             yield "ledger", self._ledger(entries, ledger, origins, records[0].seq)
         yield "journal", _journal(records)
+        yield from self.say(records)
+
+    def move(self, ledger: Columns, last: int) -> Iterator[Slice]:
+        """The balances up to the close of an epoch, given the entries that are next: all those until then."""
+        for chunk in self._balances(ledger, last):
+            yield "balances", chunk
+
+    def say(self, records: Sequence[JournalRecord]) -> Iterator[Slice]:
+        """The flows and proposals of the next records."""
+        self._closes += [record for record in records if record.kind == "close"]
         flows = [record for record in records if record.kind == "flow"]
         if flows:
             yield "flows", self._flows(flows)
@@ -372,22 +388,12 @@ class Builder:
 
     def _origin(self, records: Sequence[JournalRecord]) -> list[str]:
         """For each record, the metadata of its entries."""
-        known, found = self._origins, []
+        found = []
         for record in records:
             payload = record.payload
-            key = ("", "")
-            if type(payload) is Decision:
-                key = ("proposer", payload.proposer)
-                if payload.outcome is Outcome.HELD:
-                    self._proposers[payload.proposal_id] = payload.proposer
-            elif type(payload) is Flow:
-                key = ("flow", payload.name)
-            elif type(payload) is Settlement:
-                key = ("proposer", self._proposers.pop(payload.proposal_id))
-            text = known.get(key)
-            if text is None:
-                text = known[key] = json.dumps({key[0]: key[1]}, ensure_ascii=False)
-            found.append(text)
+            if type(payload) is Decision and payload.outcome is Outcome.HELD:
+                self._proposers[payload.proposal_id] = payload.proposer
+            found.append(metadata(payload, self._proposers.__getitem__))
         return found
 
     def _flows(self, records: Sequence[JournalRecord]) -> pa.Table:
@@ -660,8 +666,8 @@ def _runs(run: Run, names: Names, epochs: int) -> pa.Table:
             "head_digest": _texts([run.head_digest]),
             "horizon": _ints([run.horizon]),
             "epochs": _ints([epochs]),
-            "records": _ints([len(run.records)]),
-            "entries": _ints([len(run.entries)]),
+            "records": _ints([run.size[0]]),
+            "entries": _ints([run.size[1]]),
             "start": _times([genesis.start]),
             "epoch_length_us": _ints([genesis.epoch_length]),
             "commons_actor": _texts([commons and commons.actor]),
@@ -929,13 +935,13 @@ class Writer:
         for table, rows in slices:
             _insert(self.store.connection, run_id, table, rows)
 
-    def finish(self, run: Run) -> Path:
-        """Writes `<run_id>.duckdb` and returns its path; a complete file that holds this run already is kept.
+    def finish(self, run: Run, path: Path | None = None) -> Path:
+        """Writes `<run_id>.duckdb`, or a path given, and returns it; a complete file that holds this run is kept.
 
         The file appears under its name when it is complete, or never. Raises Damaged where a file of this name is not
         what it was, BadInput where it holds another run.
         """
-        path = self.store.folder / f"{run.run_id}.duckdb"
+        path = path or self.store.folder / f"{run.run_id}.duckdb"
         if path.exists():
             self._stop()
             return _keep(self.store.connection, path, run)
@@ -963,8 +969,7 @@ class Writer:
                 self._fed = (0, 0, 0)
             self._builder = Builder(names)
         seq, entries, _ = self._fed
-        for part in _slices(run.records[seq:], run.entries[entries:]):
-            yield from self._builder.add(*part)
+        yield from run.slices(self._builder, seq, entries)
         yield from self._builder.finish()
         for table, rows in self._builder.shadows(run):
             self._seal(table, rows, rows.column_names)
@@ -1025,7 +1030,7 @@ def _keep(connection: duckdb.DuckDBPyConnection, path: Path, run: Run) -> Path:
         if is_locked(error):
             raise BadInput(f"{path}: another process is writing it; try again when it is done") from None
         raise Damaged(f"{path}: is there already, and damaged ({first_line(error)}); {advice}") from None
-    if head is None or rows != (len(run.records), len(run.entries)):
+    if head is None or rows != run.size:
         raise Damaged(f"{path}: is there already, and not complete; {advice}")
     if head != run.head_digest:
         raise BadInput(

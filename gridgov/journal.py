@@ -86,6 +86,13 @@ class Genesis(NamedTuple):
     scenario: dict[str, Any]
 
 
+class Once(NamedTuple):
+    """A request that counts once, however often it is delivered: its id (a UUID), and 64 hex of what it asks."""
+
+    request: str
+    input: str
+
+
 class Registration(NamedTuple):
     """Actors that join, actors that are frozen or thawed, and what each proposer may move (None: everything)."""
 
@@ -94,6 +101,8 @@ class Registration(NamedTuple):
     mandates: Mapping[str, tuple[str, ...] | None] = {}
     operator: str = ""
     reason: str = ""
+    request: str = ""
+    input: str = ""
 
 
 class ConstraintsChange(NamedTuple):
@@ -102,6 +111,8 @@ class ConstraintsChange(NamedTuple):
     constraints: Constraints
     operator: str = ""
     reason: str = ""
+    request: str = ""
+    input: str = ""
 
 
 class Reading(NamedTuple):
@@ -115,11 +126,17 @@ class Reading(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One named flow of an epoch. `kind` is an entry kind, or `need`: a demand announced before the proposals."""
+    """One named flow of an epoch. `kind` is an entry kind, or `need`: a demand announced before the proposals.
+
+    `read_for` is the epoch that late readings were for: it was closed when they came.
+    """
 
     kind: str
     name: str
     readings: tuple[Reading, ...]
+    read_for: int | None = None
+    request: str = ""
+    input: str = ""
 
 
 class Decision(NamedTuple):
@@ -158,6 +175,55 @@ class Settlement(NamedTuple):
     entries: tuple[int, ...] = ()
     operator: str = ""
     reason: str = ""
+    request: str = ""
+    input: str = ""
+
+
+class Override(NamedTuple):
+    """Transfers that a person made by hand, and what that came to: executed or rejected, all or nothing."""
+
+    transfers: tuple[Transfer, ...]
+    outcome: Outcome
+    violations: tuple[Violation, ...] = ()
+    entries: tuple[int, ...] = ()
+    operator: str = ""
+    reason: str = ""
+    request: str = ""
+    input: str = ""
+
+
+class Reversal(NamedTuple):
+    """Entries that a person took back, newest first, and what that came to. `transfers` move each amount back.
+
+    `proposal_id` is the proposal that is reversed as a whole, None where single entries are.
+    """
+
+    proposal_id: str | None
+    reverses: tuple[int, ...]
+    transfers: tuple[Transfer, ...]
+    outcome: Outcome
+    violations: tuple[Violation, ...] = ()
+    entries: tuple[int, ...] = ()
+    operator: str = ""
+    reason: str = ""
+    request: str = ""
+    input: str = ""
+
+
+class Activation(NamedTuple):
+    """From here on this prompt and this model, in this role: `active` proposes, `shadow` is only judged.
+
+    `digest` is that of the prompt with its includes. An empty model ends the role.
+    """
+
+    prompt: str
+    model: str
+    digest: str
+    role: str = "active"
+    operator: str = ""
+    reason: str = ""
+    request: str = ""
+    input: str = ""
 
 
 class Close(NamedTuple):
@@ -174,9 +240,26 @@ class Control(NamedTuple):
     paused: bool
     operator: str = ""
     reason: str = ""
+    request: str = ""
+    input: str = ""
 
 
-Payload = Genesis | Registration | ConstraintsChange | Flow | Decision | Settlement | Close | Control
+Payload = (
+    Genesis
+    | Registration
+    | ConstraintsChange
+    | Flow
+    | Decision
+    | Settlement
+    | Override
+    | Reversal
+    | Activation
+    | Close
+    | Control
+)
+
+Act = Registration | ConstraintsChange | Flow | Settlement | Override | Reversal | Activation | Control
+"""What may carry the id of a request that counts once."""
 
 
 class JournalRecord(NamedTuple):
@@ -189,6 +272,14 @@ class JournalRecord(NamedTuple):
     payload: Payload
     body: str
     digest: bytes
+
+
+def answers(record: JournalRecord) -> str | None:
+    """The id that this record answers: of the proposal that it decides, or of the request that it came from."""
+    payload = record.payload
+    if type(payload) is Decision:
+        return payload.proposal_id
+    return getattr(payload, "request", "") or None
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
@@ -304,19 +395,36 @@ def _genesis(payload: Genesis) -> dict[str, Any]:
     }
 
 
+def _act(payload: Act) -> dict[str, Any]:
+    """The fields of an act; those of a request that counts once, and what is not late, are absent where empty."""
+    found = payload._asdict()
+    for key in ("read_for", "request", "input"):
+        if key in found and not found[key]:
+            del found[key]
+    return found
+
+
 def _registration(payload: Registration) -> dict[str, Any]:
-    return {
-        **payload._asdict(),
-        "actors": [actor._asdict() for actor in payload.actors],
-    }
+    return {**_act(payload), "actors": [actor._asdict() for actor in payload.actors]}
 
 
 def _constraints_change(payload: ConstraintsChange) -> dict[str, Any]:
-    return {**payload._asdict(), "constraints": constraints_payload(payload.constraints)}
+    return {**_act(payload), "constraints": constraints_payload(payload.constraints)}
 
 
 def _settlement(payload: Settlement) -> dict[str, Any]:
-    return {**payload._asdict(), "violations": [_violation(v) for v in payload.violations]}
+    return {**_act(payload), "violations": [_violation(v) for v in payload.violations]}
+
+
+def _by_hand(payload: Override | Reversal) -> dict[str, Any]:
+    violations = [_violation(v) for v in payload.violations]
+    return {**_act(payload), "transfers": [_transfer(t) for t in payload.transfers], "violations": violations}
+
+
+def _transfer(transfer: Transfer) -> dict[str, Any]:
+    actor_from, actor_to, resource, amount = transfer
+    assert type(amount) is int, "what could never be made is not recorded"
+    return {"amount": amount, "from": actor_from, "resource": resource, "to": actor_to}
 
 
 KINDS: dict[type, str] = {
@@ -326,6 +434,9 @@ KINDS: dict[type, str] = {
     Flow: "flow",
     Decision: "proposal",
     Settlement: "settlement",
+    Override: "override",
+    Reversal: "reversal",
+    Activation: "activation",
     Close: "close",
     Control: "control",
 }
@@ -334,7 +445,12 @@ _ENCODE: dict[str, Callable[[Any], dict[str, Any]]] = {
     "genesis": _genesis,
     "registration": _registration,
     "constraints": _constraints_change,
+    "flow": _act,
     "settlement": _settlement,
+    "override": _by_hand,
+    "reversal": _by_hand,
+    "activation": _act,
+    "control": _act,
 }
 
 
@@ -362,17 +478,26 @@ def _amount(value: int | str) -> int | Decimal:
     return value if isinstance(value, int) else Decimal(value)
 
 
+def _transfers_from(payload: dict[str, Any]) -> tuple[Transfer, ...]:
+    return tuple(Transfer(t["from"], t["to"], t["resource"], _amount(t["amount"])) for t in payload["transfers"])
+
+
+def _judged_from(payload: dict[str, Any]) -> dict[str, Any]:
+    """What judging came to, in each payload that says so."""
+    return {
+        "outcome": Outcome(payload["outcome"]),
+        "violations": tuple(_violation_from(v) for v in payload["violations"]),
+        "entries": tuple(payload["entries"]),
+    }
+
+
 def _decision_from(payload: dict[str, Any]) -> Decision:
     granted = payload.get("granted")
     return Decision(
         **{
             **payload,
-            "transfers": tuple(
-                Transfer(t["from"], t["to"], t["resource"], _amount(t["amount"])) for t in payload["transfers"]
-            ),
-            "outcome": Outcome(payload["outcome"]),
-            "violations": tuple(_violation_from(v) for v in payload["violations"]),
-            "entries": tuple(payload["entries"]),
+            **_judged_from(payload),
+            "transfers": _transfers_from(payload),
             "granted": None if granted is None else tuple(_amount(a) for a in granted),
         }
     )
@@ -397,18 +522,21 @@ def _registration_from(payload: dict[str, Any]) -> Registration:
 
 
 def _flow_from(payload: dict[str, Any]) -> Flow:
-    return Flow(payload["kind"], payload["name"], tuple(Reading(*reading) for reading in payload["readings"]))
+    return Flow(**{**payload, "readings": tuple(Reading(*reading) for reading in payload["readings"])})
 
 
 def _settlement_from(payload: dict[str, Any]) -> Settlement:
-    return Settlement(
-        **{
-            **payload,
-            "outcome": Outcome(payload["outcome"]),
-            "violations": tuple(_violation_from(v) for v in payload["violations"]),
-            "entries": tuple(payload["entries"]),
-        }
-    )
+    return Settlement(**{**payload, **_judged_from(payload)})
+
+
+def _override_from(payload: dict[str, Any]) -> Override:
+    return Override(**{**payload, **_judged_from(payload), "transfers": _transfers_from(payload)})
+
+
+def _reversal_from(payload: dict[str, Any]) -> Reversal:
+    reverses = tuple(payload["reverses"])
+    transfers = _transfers_from(payload)
+    return Reversal(**{**payload, **_judged_from(payload), "transfers": transfers, "reverses": reverses})
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Payload]] = {
@@ -418,6 +546,9 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Payload]] = {
     "flow": _flow_from,
     "proposal": _decision_from,
     "settlement": _settlement_from,
+    "override": _override_from,
+    "reversal": _reversal_from,
+    "activation": lambda p: Activation(**p),
     "close": lambda p: Close(**p),
     "control": lambda p: Control(**p),
 }

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from gridgov.amounts import SCALE_MAX
-from gridgov.engine import outcome_of
+from gridgov.decide import outcome_of
 from gridgov.errors import BadInput
 from gridgov.model import BOUNDARY, BOUNDARY_TYPE, Actor, Malformed, Outcome, Proposal, Resource
 from gridgov.reply import parse_client

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Protocol
 
-from gridgov.journal import Decision, JournalRecord
+from gridgov.journal import Decision, Flow, JournalRecord, Override, Payload, Reversal, Settlement, answers
 from gridgov.model import LedgerEntry
+
+
+def metadata(payload: Payload, proposer_of: Callable[[str], str]) -> str:
+    """Where the entries of a record come from, as JSON; `proposer_of` knows who proposed what was held."""
+    if type(payload) is Decision:
+        return _metadata("proposer", payload.proposer)
+    if type(payload) is Flow:
+        return _metadata("flow", payload.name, payload.read_for)
+    if type(payload) is Settlement:
+        return _metadata("proposer", proposer_of(payload.proposal_id))
+    if type(payload) is Override or type(payload) is Reversal:
+        return _metadata("operator", payload.operator)
+    return "{}"
+
+
+@lru_cache(maxsize=65536)
+def _metadata(key: str, name: str, read_for: int | None = None) -> str:
+    late = {} if read_for is None else {"read_for": read_for}
+    return json.dumps({key: name, **late}, ensure_ascii=False)
 
 
 class Ledger(Protocol):
@@ -24,8 +45,8 @@ class Ledger(Protocol):
     def entries(self) -> Sequence[LedgerEntry]:
         """All committed entries, in order of id."""
 
-    def decision(self, proposal_id: str) -> Decision | None:
-        """What was decided under this id, or None."""
+    def answered(self, id_: str) -> JournalRecord | None:
+        """The record that this id led to, or None: the decision of a proposal, or what a request came to."""
 
 
 class MemoryLedger:
@@ -34,16 +55,16 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._records: list[JournalRecord] = []
         self._entries: list[LedgerEntry] = []
-        self._decisions: dict[str, Decision] = {}
+        self._answered: dict[str, JournalRecord] = {}
 
     def append(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
         """Takes the record that follows the last one, with its entries."""
         assert record.seq == len(self._records) + 1, "records come in order, without gaps"
         self._records.append(record)
         self._entries += entries
-        payload = record.payload
-        if type(payload) is Decision:
-            self._decisions[payload.proposal_id] = payload
+        id_ = answers(record)
+        if id_ is not None:
+            self._answered[id_] = record
 
     def commit(self) -> None:
         """Nothing is more durable than memory here."""
@@ -56,6 +77,6 @@ class MemoryLedger:
         """All entries, in order of id."""
         return self._entries
 
-    def decision(self, proposal_id: str) -> Decision | None:
-        """What was decided under this id, or None."""
-        return self._decisions.get(proposal_id)
+    def answered(self, id_: str) -> JournalRecord | None:
+        """The record that this id led to, or None."""
+        return self._answered.get(id_)

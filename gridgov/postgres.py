@@ -9,7 +9,6 @@ run what was asked for in memory, COPY its rows, COMMIT, and only then answer. S
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import select
@@ -38,14 +37,15 @@ from gridgov.journal import (
     START,
     Close,
     Decision,
-    Flow,
     Genesis,
     JournalRecord,
+    Payload,
     Registration,
-    Settlement,
+    answers,
     decode,
     digest,
 )
+from gridgov.ledger import metadata
 from gridgov.model import BOUNDARY, Kind, LedgerEntry, Resource, WorldState, uuid5
 from gridgov.replay import Columns, chain, fold
 from gridgov.state import State
@@ -368,7 +368,7 @@ def load_state(connection: Connection) -> State:
     state.refused_in_a_row, state.unavailable_in_a_row = _row(connection, "in_a_row")
     state.balances = _amounts(state, connection.execute(query("balances")))
     state.sent = _amounts(state, connection.execute(query("sent"), {"after": before}))
-    state.moved = {name: sum(sent.values()) for name, sent in state.sent.items() if sent}
+    state.moved = {name: int(moved) for name, moved in connection.execute(query("moved"), {"after": before})}
     for name, held in state.balances.items():
         if sum(held.values()):
             raise Damaged(f"the balances of {name} sum to {sum(held.values())} minor units, not to 0; "
@@ -467,12 +467,6 @@ _actor_id = lru_cache(maxsize=65536)(uuid5)
 _time = lru_cache(maxsize=1024)(timestamp)
 
 
-@lru_cache(maxsize=65536)
-def _metadata(key: str, name: str) -> str:
-    """Where an entry comes from, as JSON for COPY."""
-    return _copied(json.dumps({key: name} if key else {}, ensure_ascii=False))
-
-
 def _array(texts: Iterable[str]) -> str:
     """An array as Postgres reads it; several times as fast as the driver's own."""
     return f"{{{','.join(texts)}}}"
@@ -550,16 +544,18 @@ class Rows:
     def add(self, record: JournalRecord, entries: Sequence[LedgerEntry], scales: dict[str, int], origin: str) -> None:
         """Takes a record and its entries; `origin` is the metadata of these, as COPY reads it."""
         payload = record.payload
-        proposal_id = outcome = _NULL
-        if type(payload) is Decision or type(payload) is Settlement:
+        proposal_id = outcome = request = _NULL
+        if type(payload) is Decision:
             proposal_id, outcome = payload.proposal_id, payload.outcome.value
-        elif type(payload) is Genesis or type(payload) is Registration:
-            self.know(payload, record.seq)
+        else:
+            proposal_id, outcome, request = (_NULL if own is None else own for own in about(payload))
+            if type(payload) is Genesis or type(payload) is Registration:
+                self.know(payload, record.seq)
         at, body = _time(record.at), record.body
         if "\\" in body:
             body = body.replace("\\", "\\\\")
         self.journal.append(
-            f"{record.seq}\t{record.epoch}\t{record.kind}\t{at}\t{proposal_id}\t{outcome}\t{body}\t{_hex(record.digest)}\n"
+            f"{record.seq}\t{record.epoch}\t{record.kind}\t{at}\t{proposal_id}\t{outcome}\t{request}\t{body}\t{_hex(record.digest)}\n"
         )
         moved = self.moved
         for id_, proposed, giver, taker, resource, amount, _, seq, epoch, kind in entries:
@@ -601,6 +597,13 @@ class Rows:
                 moved = [(_actor_id(a), _quoted(r), plain(self.moved[a, r], scales[r])) for a, r in pairs]
                 found.append(Statement(name, values=_transposed(moved), touched=len(moved)))
         return found
+
+
+def about(payload: Payload) -> tuple[str | None, str | None, str | None]:
+    """The columns of `journal` that follow from a payload: proposal_id, outcome and request_id."""
+    outcome = getattr(payload, "outcome", None)
+    request = getattr(payload, "request", "") or None
+    return getattr(payload, "proposal_id", None), None if outcome is None else outcome.value, request
 
 
 def declared(genesis: Genesis) -> list[Pair]:
@@ -680,10 +683,10 @@ class _Desk:
         self.scales = scales
         self.listed = listed
         self.rows = Rows()
-        self.decided: dict[str, Decision] = {}
-        self.sent: dict[str, Decision] = {}
-        self.recent: dict[str, Decision] = {}
-        self.known: dict[str, Decision | None] = {}
+        self.decided: dict[str, JournalRecord] = {}
+        self.sent: dict[str, JournalRecord] = {}
+        self.recent: dict[str, JournalRecord] = {}
+        self.known: dict[str, JournalRecord | None] = {}
         self.assumed: str | None = None
         self.transit: _Transit | None = None
 
@@ -691,20 +694,18 @@ class _Desk:
         """Takes the record that follows the last one, with its entries; it counts once committed."""
         assert record.seq == self.seq + 1, "records come in order, without gaps"
         payload = record.payload
-        origin = ("", "")
-        if type(payload) is Decision:
-            self.decided[payload.proposal_id] = payload
-            origin = ("proposer", payload.proposer)
-        elif type(payload) is Flow:
-            origin = ("flow", payload.name)
-        elif type(payload) is Settlement:
-            held = self.decision(payload.proposal_id)
-            assert held is not None, "only what is held is settled"
-            origin = ("proposer", held.proposer)
-        elif type(payload) is Genesis:
+        if type(payload) is Genesis:
             self.scales = {resource.name: resource.scale for resource in payload.resources}
-        self.rows.add(record, entries, self.scales, _metadata(*origin))
+        id_ = answers(record)
+        if id_ is not None:
+            self.decided[id_] = record
+        self.rows.add(record, entries, self.scales, _copied(metadata(payload, self._proposer)))
         self.seq = record.seq
+
+    def _proposer(self, proposal_id: str) -> str:
+        held = self.answered(proposal_id)
+        assert held is not None and type(held.payload) is Decision, "only what is held is settled"
+        return held.payload.proposer
 
     def commit(self) -> None:
         """The batch commits for all."""
@@ -717,28 +718,26 @@ class _Desk:
         """Nothing, see `records`."""
         return ()
 
-    def decision(self, proposal_id: str) -> Decision | None:
-        """What was decided under this id, or None; what was not asked for with `look_up` costs a query."""
-        found = self.decided.get(proposal_id) or self.sent.get(proposal_id) or self.recent.get(proposal_id)
+    def answered(self, id_: str) -> JournalRecord | None:
+        """The record that this id led to, or None; what was not asked for with `look_up` costs a query."""
+        found = self.decided.get(id_) or self.sent.get(id_) or self.recent.get(id_)
         if found is not None:
             return found
-        if proposal_id not in self.known:
-            if proposal_id == self.assumed:
+        if id_ not in self.known:
+            if id_ == self.assumed:
                 return None
-            self.look_up([proposal_id])
-        return self.known[proposal_id]
+            self.look_up([id_])
+        return self.known[id_]
 
     def look_up(self, ids: Sequence[str]) -> None:
-        """Reads what was decided under these ids, all at once."""
+        """Reads what these ids led to, all at once."""
         if self.transit is not None:
             self.transit.finish()  # it has the connection
         self.known |= dict.fromkeys(ids)
         asked = [id_ for id_ in ids if _UUID.fullmatch(id_)]
         if asked:
-            for id_, body, found in self.connection.execute(query("decisions"), {"ids": _array(asked)}):
-                payload = _decoded(body, found).payload
-                assert type(payload) is Decision, "the query asks for decisions"
-                self.known[id_] = payload
+            for id_, body, found in self.connection.execute(query("answered"), {"ids": _array(asked)}):
+                self.known[id_] = _decoded(body, found)
 
     def taken(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
         """Notes what another wrote."""
@@ -1409,13 +1408,32 @@ class Reader:
                 self._shown = (state.seq, state.world_state())
             return self._shown[1]
 
-    def decision(self, proposal_id: str) -> Decision | None:
-        """What was decided under this id, or None."""
-        if not _UUID.fullmatch(proposal_id):
+    def answered(self, id_: str) -> JournalRecord | None:
+        """The record that this id led to, or None: the decision of a proposal, or what a request came to."""
+        if not _UUID.fullmatch(id_):
             return None
-        rows = self.pool.ask(lambda c: c.execute(query("decisions"), {"ids": _array([proposal_id])}).fetchall())
-        payloads = [_decoded(body, found).payload for _, body, found in rows]
-        return next((payload for payload in payloads if type(payload) is Decision), None)
+        rows = self.pool.ask(lambda c: c.execute(query("answered"), {"ids": _array([id_])}).fetchall())
+        return next((_decoded(body, found) for _, body, found in rows), None)
+
+    def record(self, seq: int) -> JournalRecord | None:
+        """The record of this number, or None."""
+        rows = self.pool.ask(lambda c: c.execute(query("record"), {"seq": seq}).fetchall())
+        return next((_decoded(body, found) for body, found in rows), None)
+
+    def entries(self, ids: Sequence[int]) -> list[LedgerEntry]:
+        """The entries of these ids that there are, in order."""
+        asked = _array(map(str, ids))
+        return [_entry(row) for row in self.pool.ask(lambda c: c.execute(query("some"), {"ids": asked}).fetchall())]
+
+    def entries_of(self, proposal_id: str) -> list[LedgerEntry]:
+        """The entries that a proposal made, in order; none where it made none."""
+        if not _UUID.fullmatch(proposal_id):
+            return []
+        rows = self.pool.ask(lambda c: c.execute(query("answered"), {"ids": _array([proposal_id])}).fetchall())
+        settled = self.pool.ask(lambda c: c.execute(query("settlement"), {"id": proposal_id}).fetchall())
+        records = [_decoded(*row[-2:]) for row in (*rows, *settled)]
+        made = [getattr(record.payload, "entries", ()) for record in records]
+        return self.entries([id_ for ids in made for id_ in ids])
 
     def rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
         """Rows of a query by its name, each by column."""
@@ -1445,3 +1463,96 @@ def acknowledge(connection: Connection, seq: int, reference: str, at: int) -> No
 def _loaded(connection: Connection) -> State:
     with _snapshot(connection):
         return load_state(connection)
+
+
+# --- what the app asks ------------------------------------------------------------------------------------------------
+
+
+def decided(connection: Connection, ids: Sequence[str], limit: int) -> list[JournalRecord]:
+    """The decisions about these proposals, the last first, no more than `limit`."""
+    rows = connection.execute(query("decided"), {"ids": _array(ids), "limit": limit}).fetchall()
+    return [_decoded(*row) for row in rows]
+
+
+def settlement_of(connection: Connection, proposal_id: str) -> JournalRecord | None:
+    """The record that ended this hold, or None."""
+    return _one(connection, "settlement", id=proposal_id)
+
+
+def close_of(connection: Connection, epoch: int) -> JournalRecord | None:
+    """The record that closed this epoch, or None."""
+    return _one(connection, "close_of", epoch=epoch)
+
+
+def balances_after(connection: Connection, asked: Sequence[tuple[int, Sequence[Pair]]]) -> list[dict[Pair, int]]:
+    """What was there right after each record: (seq, pairs) in order of seq, minor units; unlisted pairs are absent.
+
+    Complexity: O(entries since the first of the records), so that what is recent costs little.
+    """
+    pairs = sorted({pair for _, own in asked for pair in own})
+    if not pairs:
+        return [{} for _ in asked]
+    actors = _array(_actor_id(actor) for actor, _ in pairs)
+    with _snapshot(connection):
+        first, last = (_entry_as_of(connection, asked[place][0]) for place in (0, -1))
+        which = {"actors": actors, "resources": _array(_quoted(name) for _, name in pairs), "after": last}
+        rows = connection.execute(query("balances_as_of"), which).fetchall()
+        between = {"after": first, "until": last, "actors": actors}
+        moves = connection.execute(query("moved_between"), between).fetchall() if last > first else []
+    held = {(actor, resource): int(amount) for actor, resource, amount in rows}
+    found: list[dict[Pair, int]] = []
+    moves.reverse()
+    for seq, own in reversed(asked):
+        while moves and moves[-1][0] > seq:
+            _, giver, taker, resource, amount = moves.pop()
+            for pair, by in (((giver, resource), amount), ((taker, resource), -amount)):
+                if pair in held:
+                    held[pair] += int(by)
+        found.append({pair: held[pair] for pair in own if pair in held})
+    found.reverse()
+    return found
+
+
+def _entry_as_of(connection: Connection, seq: int) -> int:
+    row = connection.execute(query("entry_as_of"), {"seq": seq}).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """A row of keys; `digest` is the sha256 of its secret."""
+
+    id: str
+    name: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    mandate: tuple[str, ...] | None
+    revoked: bool = False
+
+
+def add_key(connection: Connection, key_: Key, at: str) -> bool:
+    """Adds a key; False where its name was used before."""
+    mandate = None if key_.mandate is None else list(key_.mandate)
+    values = {"id": key_.id, "name": key_.name, "digest": key_.digest, "scopes": list(key_.scopes), "mandate": mandate}
+    return connection.execute(query("add_key"), {**values, "at": at}).fetchone() is not None
+
+
+def key(connection: Connection, id_: str) -> Key | None:
+    """The key with this id, or None."""
+    row = connection.execute(query("key"), {"id": id_}).fetchone()
+    if row is None:
+        return None
+    found, name, digest_, scopes, mandate, revoked = row
+    return Key(found, name, digest_, tuple(scopes), None if mandate is None else tuple(mandate), revoked)
+
+
+def keys(connection: Connection) -> list[tuple[Any, ...]]:
+    """All keys: (id, name, scopes, mandate, created_at, revoked_at), oldest first."""
+    return connection.execute(query("keys")).fetchall()
+
+
+def revoke_key(connection: Connection, key_: str, at: str) -> bool:
+    """Ends a key by its id or name; False where there is none."""
+    return connection.execute(query("revoke_key"), {"key": key_, "at": at}).fetchone() is not None

@@ -16,6 +16,7 @@ from gridgov.journal import (
     ENTRY_KINDS,
     NOT_A_RECORD,
     START,
+    Activation,
     Close,
     ConstraintsChange,
     Control,
@@ -23,7 +24,10 @@ from gridgov.journal import (
     Flow,
     Genesis,
     JournalRecord,
+    Override,
+    Payload,
     Registration,
+    Reversal,
     Settlement,
     decode,
     digest,
@@ -48,6 +52,11 @@ def entries_of(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
             return ()
         held = state.holds[payload.proposal_id].decision
         return _transfer_entries(record, payload.proposal_id, held.effective, payload.entries)
+    if type(payload) is Override or type(payload) is Reversal:
+        if payload.outcome is not Outcome.EXECUTED:
+            return ()
+        kind = Kind.OVERRIDE if type(payload) is Override else Kind.REVERSAL
+        return _transfer_entries(record, None, payload.transfers, payload.entries, kind)
     if type(payload) is Genesis:
         given = [line for line in payload.opening if line[2]]
         return tuple(
@@ -58,12 +67,16 @@ def entries_of(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
 
 
 def _transfer_entries(
-    record: JournalRecord, proposal_id: str, transfers: tuple[Transfer, ...], ids: tuple[int, ...]
+    record: JournalRecord,
+    proposal_id: str | None,
+    transfers: tuple[Transfer, ...],
+    ids: tuple[int, ...],
+    kind: Kind = Kind.TRANSFER,
 ) -> tuple[LedgerEntry, ...]:
     at, seq, epoch = record.at, record.seq, record.epoch
     return tuple(
         [
-            LedgerEntry(i, proposal_id, giver, taker, resource, amount, at, seq, epoch, Kind.TRANSFER)  # type: ignore[arg-type]
+            LedgerEntry(i, proposal_id, giver, taker, resource, amount, at, seq, epoch, kind)  # type: ignore[arg-type]
             for i, (giver, taker, resource, amount) in zip(ids, transfers, strict=True)
         ]
     )
@@ -107,20 +120,42 @@ def fold(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
         state.sent = {name: {} for name in state.resources}
     elif type(payload) is Settlement:
         _fold_settlement(state, payload, entries)
-    elif type(payload) is ConstraintsChange:
-        state.constraints, state.constraints_seq = payload.constraints, record.seq
+    elif type(payload) is Genesis:
+        _fold_genesis(state, payload, record.seq, entries)
+    else:
+        _fold_rare(state, payload, record.seq, entries)
+    return entries
+
+
+def _fold_rare(state: State, payload: Payload, seq: int, entries: tuple[LedgerEntry, ...]) -> None:
+    """What people do."""
+    if type(payload) is ConstraintsChange:
+        state.constraints, state.constraints_seq = payload.constraints, seq
     elif type(payload) is Control:
         state.paused = payload.paused
         state.refused_in_a_row = state.unavailable_in_a_row = 0
-    elif type(payload) is Registration:
+        state.moved = {}
+    elif type(payload) is Override:
+        state.apply(entries)
+    elif type(payload) is Reversal:
+        state.apply(entries)
+        if payload.outcome is Outcome.EXECUTED:
+            state.reversed.update(dict.fromkeys(payload.reverses, seq))
+    elif type(payload) is Activation:
+        _fold_activation(state, payload)
+    else:
+        assert type(payload) is Registration
         state.actors.update({actor.id: actor for actor in payload.actors})
         state.mandates.update({name: None if m is None else frozenset(m) for name, m in payload.mandates.items()})
         state.frozen.update(actor for actor, frozen in payload.frozen.items() if frozen)
         state.frozen.difference_update(actor for actor, frozen in payload.frozen.items() if not frozen)
+
+
+def _fold_activation(state: State, activation: Activation) -> None:
+    if activation.model:
+        state.active[activation.role] = activation
     else:
-        assert type(payload) is Genesis
-        _fold_genesis(state, payload, record.seq, entries)
-    return entries
+        state.active.pop(activation.role, None)
 
 
 def _fold_genesis(state: State, genesis: Genesis, seq: int, entries: tuple[LedgerEntry, ...]) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from gridgov.amounts import LIMIT
-from gridgov.journal import START, Decision
+from gridgov.journal import START, Activation, Decision
 from gridgov.model import (
     BOUNDARY,
     Actor,
@@ -37,13 +37,14 @@ class State:
 
     A balance is listed once it was declared or used, also at 0. `reserved` is what holds keep back: it is part of the
     balance, and is not spent, consumed or spilled. `sent` and `moved` count the open epoch's transfers, by sender
-    and by resource.
+    and by resource. `reversed` has the record that took an entry back, by entry; `active` the prompt and model in
+    force, by role.
     """
 
     __slots__ = (
-        "actors", "at", "balances", "constraints", "constraints_seq", "digest", "entries", "epoch", "frozen", "holds",
-        "mandates", "moved", "needs", "paused", "refused_in_a_row", "reserved", "resources", "sent", "seq",
-        "unavailable_in_a_row",
+        "active", "actors", "at", "balances", "constraints", "constraints_seq", "digest", "entries", "epoch",
+        "frozen", "holds", "mandates", "moved", "needs", "paused", "refused_in_a_row", "reserved", "resources",
+        "reversed", "sent", "seq", "unavailable_in_a_row",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +65,8 @@ class State:
         self.frozen: set[str] = set()
         self.mandates: dict[str, frozenset[str] | None] = {}
         self.holds: dict[str, Hold] = {}
+        self.reversed: dict[int, int] = {}
+        self.active: dict[str, Activation] = {}
         self.paused = False
         self.refused_in_a_row = 0
         self.unavailable_in_a_row = 0

@@ -5,6 +5,7 @@ Codes stand in `model.Code` in order of precedence. To add a rule: a code there,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from gridgov.amounts import LIMIT, exponent, plain_decimal
@@ -52,6 +53,32 @@ def validate(state: State, constraints: Constraints, proposal: Proposal, *, sett
     return Verdict(tuple(violations), hold and not violations)
 
 
+def validate_by_hand(state: State, transfers: Sequence[Transfer], *, reversing: bool = False) -> tuple[Violation, ...]:
+    """Judges what a person moves by hand: every rule that it breaks. No limit, mandate, freeze or pause binds it.
+
+    It must be possible all the same: known actors, a whole amount above 0, and the sender must have it available.
+    With `reversing`, an entry is taken back: it may lead through the boundary, which may go below 0.
+    In order and against a running state, as `validate`. Complexity: O(transfers).
+    """
+    violations: list[Violation] = []
+    net: Moved = {}
+    for index, transfer in enumerate(transfers):
+        actor_from, actor_to, resource, amount = transfer
+        fault = _of_transfer(state, None, net, index, transfer, bound=False, boundary=reversing)
+        if fault is not None:
+            violations.append(fault)
+            continue
+        assert type(amount) is int
+        available = state.available(actor_from, resource) + net.get((actor_from, resource), 0)
+        if amount > available and actor_from != BOUNDARY:
+            path = f"transfers[{index}].amount"
+            violations.append(Violation(Code.INSUFFICIENT_BALANCE, path, available, amount, resource))
+            continue
+        for actor, change in ((actor_from, -amount), (actor_to, amount)):
+            net[actor, resource] = net.get((actor, resource), 0) + change
+    return tuple(violations)
+
+
 def _of_proposal(state: State, constraints: Constraints, proposal: Proposal, settling: bool) -> Violation | None:
     """The first rule that the proposal breaks as a whole."""
     if not settling:
@@ -70,16 +97,23 @@ def _of_proposal(state: State, constraints: Constraints, proposal: Proposal, set
 
 
 def _of_transfer(
-    state: State, mandate: frozenset[str] | None, net: Moved, index: int, transfer: Transfer
+    state: State,
+    mandate: frozenset[str] | None,
+    net: Moved,
+    index: int,
+    transfer: Transfer,
+    *,
+    bound: bool = True,
+    boundary: bool = False,
 ) -> Violation | None:
-    """The first rule that ends this transfer's check."""
+    """The first rule that ends this transfer's check. Who is not `bound` may move what is frozen."""
     actor_from, actor_to, resource, amount = transfer
     actors = state.actors
     if actor_from not in actors or actor_to not in actors:
         return _at_actor(Code.UNKNOWN_ACTOR, index, transfer, actor_from not in actors)
-    if state.frozen and (actor_from in state.frozen or actor_to in state.frozen):
+    if bound and state.frozen and (actor_from in state.frozen or actor_to in state.frozen):
         return _at_actor(Code.FROZEN_ACTOR, index, transfer, actor_from in state.frozen)
-    if actor_from == BOUNDARY or actor_to == BOUNDARY:
+    if not boundary and (actor_from == BOUNDARY or actor_to == BOUNDARY):
         return _at_actor(Code.BOUNDARY_ACTOR, index, transfer, actor_from == BOUNDARY)
     if mandate is not None and actor_from not in mandate:
         return _at_actor(Code.NOT_PERMITTED, index, transfer, True)
@@ -92,7 +126,7 @@ def _of_transfer(
     if amount <= 0:
         return Violation(Code.NON_POSITIVE_AMOUNT, f"transfers[{index}].amount", None, amount, resource)
     reached = state.balances[resource].get(actor_to, 0) + net.get((actor_to, resource), 0) + amount
-    if amount >= LIMIT or reached >= LIMIT:
+    if amount >= LIMIT or (reached >= LIMIT and actor_to != BOUNDARY):
         actual = amount if amount >= LIMIT else reached
         return Violation(Code.OUT_OF_RANGE, f"transfers[{index}].amount", LIMIT - 1, actual, resource)
     return None

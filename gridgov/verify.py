@@ -6,13 +6,13 @@ The journal is checked record by record and stops at the first that is bad; the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gridgov import flows
 from gridgov.amounts import LIMIT, plain
-from gridgov.engine import decide
+from gridgov.decide import SETTLEMENTS, decide, overridden, reversed_, settled
 from gridgov.errors import BadInput, Damaged
 from gridgov.export import SEALED, SHADOWED, Run, tables
 from gridgov.journal import (
@@ -22,25 +22,31 @@ from gridgov.journal import (
     Flow,
     Genesis,
     JournalRecord,
+    Override,
+    Reversal,
     Settlement,
 )
-from gridgov.model import BOUNDARY, Code, Kind, LedgerEntry, Outcome, Proposal, Seen, Verdict, Violation
+from gridgov.model import BOUNDARY, Code, Kind, LedgerEntry, Outcome, Proposal, Seen, Violation
+from gridgov.outcome import Outcomes
 from gridgov.replay import fold
-from gridgov.source import Source
+from gridgov.source import GridSource, Source
 from gridgov.state import State
-from gridgov.validate import validate
+
+if TYPE_CHECKING:
+    from gridgov.grid import Grid
 
 CHECKS = {
     "chain": "records whose digest, number and time follow from the one before",
     "head": "the last record is the head that was noted",
     "conservation": "records after which every resource sums to 0 and nobody is below 0 or what holds reserve",
     "ids": "ledger entries numbered without a gap",
-    "idempotency": "decisions made once, and holds settled once",
+    "idempotency": "decisions made once, holds settled once, requests answered once",
     "flows": "flows that follow from what was requested",
     "closes": "epochs whose close carries the right balances",
     "verdicts": "proposals and settlements that come to the same when judged again",
     "seals": "columns that no record implies, and that are as they were written",
-    "tables": "rows of the export that follow from the journal",
+    "tables": "rows of the export, or of the grid, that follow from the journal",
+    "guards": "triggers and privileges that keep what a grid recorded from being changed",
 }
 """What is checked, in order; the words say what is counted."""
 
@@ -113,14 +119,16 @@ def verify(source: Source, expect_head: str | None = None) -> Report:
     commons, interaction counts, started_at, seconds, version, form); who harvests; prices, baselines, interactions and
     files; and what shadows proposed. `state_moved`, and what a stale proposer had seen, are taken from the journal's
     word. The journal itself is tamper-evident up to a head that was noted elsewhere.
+
+    Of a grid, every column of journal, ledger, actors, resources and balances is derived anew and compared;
+    interactions are compared with their digests (but usage and latency, which are under none). Its migrations were
+    compared when it was opened. `keys` and `outbox_acks` follow from nothing.
     Raises BadInput where `expect_head` has another form. Complexity: O(records + entries + balances).
     """
-    audit = Audit()
-    audit.journal(source, _noted(expect_head))
-    if source.connection is not None and not audit.failures:
-        audit.run("seals", _seals(source))
-        if not audit.failures:
-            audit.run("tables", _tables(source, audit.records, audit.entries))
+    head = _noted(expect_head)
+    audit = _GridAudit(source.grid) if isinstance(source, GridSource) else Audit()
+    audit.journal(source, head)
+    audit.beside(source)
     checks = tuple(
         Check(name, audit.counts.get(name, 0), audit.failures.get(name), name not in audit.counts) for name in CHECKS
     )
@@ -149,8 +157,9 @@ class Audit:
         self.counts: dict[str, int] = {}
         self.failures: dict[str, str] = {}
         self._decided: dict[str, int] = {}
+        self._requests: dict[str, int] = {}
 
-    def run(self, check: str, steps: Iterator[int]) -> None:
+    def run(self, check: str, steps: Iterable[int]) -> None:
         """Counts what the steps of a check found good, up to the first that is not."""
         self.counts[check] = 0
         try:
@@ -161,7 +170,7 @@ class Audit:
 
     def journal(self, source: Source, head: tuple[int, str] | None) -> None:
         """Checks every record, up to the first that is bad."""
-        self.counts = dict.fromkeys(list(CHECKS)[:-2], 0)
+        self.counts = dict.fromkeys(list(CHECKS)[:-3], 0)
         if head is None:
             del self.counts["head"]
         seen = head is None
@@ -187,8 +196,11 @@ class Audit:
         if record.seq > 1 and record.epoch != state.epoch:
             raise Bad(f"{where}: the open epoch is {state.epoch}", "chain")
         try:
+            self._once(record, where)
             if type(payload) is Decision:
                 self._decision(payload, where)
+            elif type(payload) is Override or type(payload) is Reversal:
+                self._by_hand(payload, where)
             elif type(payload) is Settlement:
                 self._settlement(payload, where)
             elif type(payload) is Flow:
@@ -209,8 +221,19 @@ class Audit:
                 f"{where}: does not follow from the state before ({type(error).__name__}: {error})", "chain"
             ) from None
         self._balances(entries, where, whole=type(payload) is Close or type(payload) is Genesis)
+        self.take(record, entries)
+
+    def take(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
+        """Keeps what was found good."""
         self.records.append(record)
         self.entries += entries
+
+    def beside(self, source: Source) -> None:
+        """Checks what is kept beside the journal, where the journal is good."""
+        if source.connection is not None and not self.failures:
+            self.run("seals", _seals(source))
+            if not self.failures:
+                self.run("tables", _tables(source, self.records, self.entries))
 
     def _decision(self, decision: Decision, where: str) -> None:
         known = self._decided.setdefault(decision.proposal_id, self.state.seq + 1)
@@ -236,12 +259,42 @@ class Audit:
                 "idempotency",
             )
         self.counts["idempotency"] += 1
-        found = _settled(self.state, settlement)
+        if settlement.decision not in SETTLEMENTS:
+            raise Bad(f"{where}: {settlement.decision!r} settles nothing", "verdicts")
+        found = settled(self.state, settlement.proposal_id, settlement.decision)
+        found = found._replace(**_who(settlement))
         if found != settlement:
             raise Bad(f"{where}: the hold of {settlement.proposal_id} {_unlike(settlement, found)}", "verdicts")
         self.counts["verdicts"] += 1
 
+    def _by_hand(self, act: Override | Reversal, where: str) -> None:
+        try:
+            found = self._by_hand_again(act)
+        except BadInput as error:
+            raise Bad(f"{where}: could not be done ({error})", "verdicts") from None
+        found = found._replace(**_who(act))
+        if found != act:
+            raise Bad(f"{where}: {_unlike(act, found)}", "verdicts")
+        self.counts["verdicts"] += 1
+
+    def _by_hand_again(self, act: Override | Reversal) -> Override | Reversal:
+        """What it comes to when it is judged again."""
+        if isinstance(act, Override):
+            return overridden(self.state, act.transfers, "", "")
+        taken = [self.entries[id_ - 1] for id_ in act.reverses if 0 < id_ <= len(self.entries)]
+        return reversed_(self.state, taken, "", "", act.proposal_id)
+
+    def _once(self, record: JournalRecord, where: str) -> None:
+        """Checks that the request of an act is answered once."""
+        request = getattr(record.payload, "request", "")
+        known = self._requests.setdefault(request, record.seq) if request else record.seq
+        if known != record.seq:
+            raise Bad(f"{where}: request {request} was answered before, in record {known}", "idempotency")
+        self.counts["idempotency"] += bool(request)
+
     def _flow(self, flow: Flow, where: str) -> None:
+        if flow.read_for is not None and not 0 < flow.read_for < self.state.epoch:
+            raise Bad(f"{where}: is late for epoch {flow.read_for}, and epoch {self.state.epoch} is open", "flows")
         requests = [flows.Request(r.actor, r.resource, r.requested) for r in flow.readings]
         if flow.kind == "need":
             found = flows.need(flow.name, requests)
@@ -317,32 +370,12 @@ def _judged(state: State, decision: Decision) -> Decision:
     return decide(state, proposal, None if decision.granted is None else decision.transfers)
 
 
-def _settled(state: State, settlement: Settlement) -> Settlement:
-    """What the settlement of a hold comes to on this state."""
-    hold = state.holds[settlement.proposal_id]
-    held = hold.decision
-    if settlement.decision == "approve":
-        for (actor, resource), amount in hold.reserved.items():
-            state.reserved[resource][actor] -= amount
-        proposal = Proposal(held.proposal_id, held.proposer, held.n, held.effective, held.reasoning)
-        verdict = validate(state, state.constraints, proposal, settling=True)
-        for (actor, resource), amount in hold.reserved.items():
-            state.reserved[resource][actor] += amount
-    elif settlement.decision == "expire":
-        verdict = Verdict((Violation(Code.HOLD_EXPIRED, "", held.held_until, state.epoch),), False)
-    else:
-        verdict = Verdict((Violation(Code.HOLD_REJECTED, "", None, state.epoch),), False)
-    executed = not verdict.violations
-    first = state.entries + 1
-    return settlement._replace(
-        decision=settlement.decision if settlement.decision in ("approve", "expire", "reject") else "reject",
-        outcome=Outcome.EXECUTED if executed else Outcome.REJECTED,
-        violations=verdict.violations,
-        entries=tuple(range(first, first + len(held.transfers))) if executed else (),
-    )
+def _who(act: Settlement | Override | Reversal) -> dict[str, Any]:
+    """Who did it, why, and in which request: for this the journal's word is taken."""
+    return {key: getattr(act, key) for key in ("operator", "reason", "request", "input")}
 
 
-def _unlike(said: Decision | Settlement, found: Decision | Settlement) -> str:
+def _unlike(said: Outcomes, found: Outcomes) -> str:
     """In which field what was recorded is not what follows."""
     for key, one in said._asdict().items():
         other = getattr(found, key)
@@ -355,6 +388,42 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], Violation):
         return ", ".join(f"{v.code} at {v.path}" if v.path else v.code for v in value)
     return str(value) if value or value == 0 else "none"
+
+
+# --- the rows of a grid -----------------------------------------------------------------------------------------------
+
+
+class _GridAudit(Audit):
+    """Compares the rows of a grid with what its records imply, as these go by; keeps no record."""
+
+    def __init__(self, grid: Grid) -> None:
+        from gridgov.grid_tables import Tables
+
+        super().__init__()
+        self._grid = grid
+        self._rows = Tables(grid)
+
+    def take(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
+        """Takes the rows that follow from a record, and compares a page of them at a time."""
+        self.entries += entries
+        self._rows.take(record, entries, self.state)
+        if self._rows.full:
+            self._compare(self._rows.page())
+
+    def beside(self, source: Source) -> None:
+        """Compares what is left, and checks what keeps it from being changed."""
+        from gridgov.grid_tables import guards, interactions
+
+        self._compare(self._rows.page() if self.failures else self._rows.finish(self.state))
+        self.run("seals", interactions(self._grid))
+        self.run("guards", guards(self._grid))
+
+    def _compare(self, steps: Iterable[int]) -> None:
+        """Counts the rows that are right, up to the first that is not."""
+        if "tables" not in self.failures:
+            before = self.counts.get("tables", 0)
+            self.run("tables", steps)
+            self.counts["tables"] += before
 
 
 # --- the tables of an export ------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gridgov.engine import Engine, decide, faulted
+from gridgov.decide import decide, faulted
+from gridgov.engine import Engine
 from gridgov.errors import ProposerFailed
 from gridgov.journal import Decision, Genesis, Registration
 from gridgov.ledger import Ledger, MemoryLedger

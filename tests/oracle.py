@@ -19,6 +19,10 @@ class Clash(Exception):
     """An id was used before, with other input."""
 
 
+class Never(Exception):
+    """What a person asks for could not be done on any day, or must not be done again."""
+
+
 class TooMuch(Exception):
     """A balance would need more digits than there may be."""
 
@@ -195,8 +199,9 @@ class Oracle:
         return sum((e.amount for e in self._moved_now() if e.giver == actor and e.resource == resource), Fraction(0))
 
     def moved(self, resource):
-        """What proposals have moved of the resource in the open epoch."""
-        return sum((e.amount for e in self._moved_now() if e.resource == resource), Fraction(0))
+        """What proposals have moved of the resource in the open epoch, since anyone paused or resumed."""
+        since = max((fact.seq for fact in self.facts("control")), default=0)
+        return sum((e.amount for e in self._moved_now() if e.resource == resource and e.seq > since), Fraction(0))
 
     def _moved_now(self):
         epoch = self.epoch()
@@ -474,3 +479,46 @@ class Oracle:
 
     def control(self, paused, at):
         return self._note("control", at, {"paused": paused})
+
+    # --- by hand ------------------------------------------------------------------------------------------------------
+
+    def override(self, asks, at):
+        """The fact that a person moved something, or could not for want of balance. Raises Never where it can't be."""
+        if not asks:
+            raise Never
+        short, passed = [], []
+        for index, ask in enumerate(asks):
+            wrong = not self.known(ask.giver) or not self.known(ask.taker) or GRID in (ask.giver, ask.taker)
+            if wrong or ask.resource not in self.scales or ask.giver == ask.taker or self._amount(passed, index, ask):
+                raise Never
+            self._weigh(index, ask, passed, short)
+        return self._by_hand("override", asks, short, at, {})
+
+    def reverse(self, ids, at):
+        """The fact that entries were taken back, newest first, or could not be. Raises Never where they must not be."""
+        known = {entry.id: entry for entry in self.entries()}
+        back = {id_ for fact in self.facts("reversal") if not fact.what["faults"] for id_ in fact.what["reverses"]}
+        found = [known[id_] for id_ in sorted(ids, reverse=True)]
+        if not found or any(entry.kind == "reversal" or entry.id in back for entry in found):
+            raise Never
+        asks = [Ask(entry.taker, entry.giver, entry.resource, entry.amount) for entry in found]
+        short, passed = [], []
+        for index, ask in enumerate(asks):
+            over = [] if ask.taker == GRID else self._amount(passed, index, ask)
+            if over:
+                short += over
+            else:
+                self._weigh(index, ask, passed, short)
+        return self._by_hand("reversal", asks, short, at, {"reverses": [entry.id for entry in found]})
+
+    def _weigh(self, index, ask, passed, short):
+        """Whether the giver has it available, after what passed."""
+        there = self._running(passed, ask.giver, ask.resource) - self.reserved(ask.giver, ask.resource)
+        if ask.giver != GRID and ask.amount > there:
+            short.append(Fault("insufficient_balance", ("transfers", index, "amount"), there, ask.amount))
+        else:
+            passed.append(ask)
+
+    def _by_hand(self, kind, asks, faults, at, also):
+        what = {**also, "faults": faults, "by_hand": "rejected" if faults else "executed"}
+        return self._note(kind, at, what, [(*ask, kind, None) for ask in (() if faults else asks)])

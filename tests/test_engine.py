@@ -20,10 +20,11 @@ from hypothesis.stateful import (
 
 from gridgov import replay, wire
 from gridgov.amounts import to_minor
-from gridgov.engine import Engine, decide
+from gridgov.decide import decide
+from gridgov.engine import Engine, Metered
 from gridgov.errors import BadInput, Conflict
 from gridgov.flows import Request
-from gridgov.journal import Close, ConstraintsChange, Genesis, Registration, decode
+from gridgov.journal import Activation, Close, ConstraintsChange, Genesis, Once, Registration, decode
 from gridgov.ledger import MemoryLedger
 from gridgov.model import (
     Actor,
@@ -44,7 +45,7 @@ from gridgov.model import (
 )
 from gridgov.state import State
 from tests import strategies
-from tests.oracle import GRID, Ask, Clash, Oracle, TooMuch
+from tests.oracle import GRID, Ask, Clash, Never, Oracle, TooMuch
 from tests.strategies import FOUNDERS, LATER, PROPOSERS, RESOURCES, SCALES
 from tests.test_ledger import LEDGERS
 
@@ -376,6 +377,47 @@ class GridMachine(RuleBasedStateMachine):
         self.engine.resume(at, "operator", "reason")
         self.oracle.control(False, at)
 
+    @rule(asks=st.lists(strategies.asks, max_size=2), others=st.lists(strategies.plain_asks, max_size=2))
+    def override(self, asks, others):
+        """A transfer by hand; sent twice, it counts once."""
+        at, pairs = self.now(), [both(asked) for asked in (*others, *asks)]
+        transfers, once = tuple(transfer for transfer, _ in pairs), self._once()
+        try:
+            fact = self.oracle.override([ask for _, ask in pairs], at)
+        except Never:
+            with pytest.raises(BadInput):
+                self.engine.override(transfers, at, "operator", "reason", once=once)
+            return
+        self._same_by_hand(lambda: self.engine.override(transfers, at, "operator", "reason", once=once), fact, once)
+
+    @precondition(lambda self: self.oracle.entries())
+    @rule(back=st.lists(st.integers(0, 30), min_size=1, max_size=2, unique=True))
+    def reverse(self, back):
+        """Entries of the last are taken back; sent twice, that counts once."""
+        at, there = self.now(), self.ledger.entries()
+        found = [there[len(there) - 1 - n] for n in back if n < len(there)]
+        once = self._once()
+        try:
+            fact = self.oracle.reverse([entry.id for entry in found], at)
+        except Never:
+            with pytest.raises(BadInput):
+                self.engine.reverse(found, at, "operator", "reason", once=once)
+            return
+        self._same_by_hand(lambda: self.engine.reverse(found, at, "operator", "reason", once=once), fact, once)
+
+    def _once(self):
+        return Once(uuid5(f"request/{len(self.oracle.past)}"), "00" * 32)
+
+    def _same_by_hand(self, ask, fact, once):
+        record = ask()
+        payload: Any = record.payload
+        assert ask() == record == self.ledger.answered(once.request)
+        assert (record.seq, record.kind, payload.outcome) == (fact.seq, fact.kind, fact.what["by_hand"])
+        assert [told(violation) for violation in payload.violations] == expected(fact.what["faults"])
+        assert list(payload.entries) == [entry.id for entry in fact.entries]
+        with pytest.raises(Conflict, match="other things"):
+            self.engine.pause(record.at, "operator", "reason", once=once._replace(input="11" * 32))
+
     # --- what holds after every step ----------------------------------------------------------------------------------
 
     @invariant()
@@ -451,6 +493,7 @@ class GridMachine(RuleBasedStateMachine):
         """Notes what has come up, so that it shows when the machine no longer reaches something."""
         for fact in self.oracle.past:
             self.met[fact.what.get("decision", ""), fact.what.get("outcome", fact.kind)] += 1
+            self.met[fact.kind, fact.what.get("by_hand", "")] += 1
             self.met.update(fault.code for fault in fact.what.get("faults", ()))
         self.met["steps"] += len(self.looks)
 
@@ -487,6 +530,7 @@ def test_agrees_with_the_oracle_at_every_step():
     assert met["steps"] > 20 * examples
     wanted = {code.value for code in Code} | {("", outcome.value) for outcome in Outcome}
     wanted |= {("approve", "executed"), ("reject", "rejected"), ("expire", "rejected")}
+    wanted |= {(kind, outcome) for kind in ("override", "reversal") for outcome in ("executed", "rejected")}
     unmet = wanted - set(met)
     assert len(unmet) <= 2, f"what is rare may be missed in a short search, but not this much: {unmet}"
 
@@ -1002,3 +1046,196 @@ def test_registration_adds_freezes_and_says_what_may_be_moved():
     engine.register(Registration((), {"d": True}), 1_003)
     assert codes(ask(engine, "6", "bd 1")) == ["frozen_actor"], "whoever was frozen stays so"
     assert codes(ask(engine, "7", "ac 1")) == []
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+ONCE = Once(uuid5("one request"), "ab" * 32)
+
+
+def gift(amount, actor_from="a", actor_to="b"):
+    return Transfer(actor_from, actor_to, "energy", amount)
+
+
+def test_override_binds_no_limit_no_freeze_and_no_pause():
+    engine = engine_with(max_transfer=5, epoch_quota=5, min_balance=90, hold_above=1)
+    engine.register(Registration((), {"a": True}), 1_001)
+    engine.pause(1_001, "ann", "why")
+    record: Any = engine.override((gift(100),), 1_002, "ann", "a debt")
+    assert record.payload.outcome is Outcome.EXECUTED
+    assert engine.ledger.entries()[-1][5:] == (100, 1_002, record.seq, 1, Kind.OVERRIDE)
+    assert (engine.state.balance("a", "energy"), engine.state.balance("b", "energy")) == (0, 200)
+    assert (engine.state.sent, engine.state.moved) == ({"energy": {}}, {})
+
+
+def test_override_spends_nothing_that_a_hold_reserves():
+    engine = engine_with(hold_above=50)
+    engine.propose(Proposal("1", "planner", 1, (gift(60),), ""), 1_001)
+    record: Any = engine.override((gift(41),), 1_002, "ann", "why")
+    assert [v.code for v in record.payload.violations] == [Code.INSUFFICIENT_BALANCE]
+    assert (record.payload.outcome, record.payload.entries) == (Outcome.REJECTED, ())
+
+
+def test_override_is_all_or_nothing_and_passes_on():
+    engine = engine_with()
+    assert engine.override((gift(100), gift(200, "b", "c")), 1_001, "ann", "why").payload.outcome is Outcome.EXECUTED
+    before = {name: dict(held) for name, held in engine.state.balances.items()}
+    assert (
+        engine.override((gift(1, "c", "a"), gift(1, "b", "a")), 1_002, "ann", "why").payload.outcome is Outcome.REJECTED
+    )
+    assert engine.state.balances == before
+
+
+@pytest.mark.parametrize(
+    ("transfer", "words", "path"),
+    [
+        (gift(0), "0 kWh is not above 0", "amount"),
+        (gift(Decimal("0.5")), "0.5 has more than 0 decimals", "amount"),
+        (gift(10**15), "beyond what can be held", "amount"),
+        (gift(1, "nobody"), "there is no actor nobody", "from"),
+        (gift(1, "a", "grid"), "grid is the boundary", "to"),
+        (gift(1, "a", "a"), "a would send to itself", "to"),
+        (Transfer("a", "b", "gold", 1), "there is no resource gold", "resource"),
+    ],
+)
+def test_override_of_what_can_never_be_is_refused_and_leaves_no_record(transfer, words, path):
+    engine = engine_with()
+    with pytest.raises(BadInput, match=words) as refused:
+        engine.override((gift(1), transfer), 1_001, "ann", "why")
+    assert refused.value.path == ("transfers", 1, path)
+    assert engine.state.seq == 1
+    with pytest.raises(BadInput, match="nothing to move"):
+        engine.override((), 1_001, "ann", "why")
+
+
+def test_takes_back_a_whole_proposal_once():
+    engine = engine_with()
+    proposal = Proposal("1", "planner", 1, (gift(100), gift(150, "b", "c")), "")
+    engine.propose(proposal, 1_001)
+    made = list(engine.ledger.entries()[-2:])
+    record: Any = engine.reverse(made, 1_002, "ann", "a mistake", proposal_id="1")
+    assert record.payload.reverses == (5, 4)
+    assert record.payload.transfers == (gift(150, "c", "b"), gift(100, "b", "a"))
+    assert engine.state.balances["energy"] == {"grid": -300, "a": 100, "b": 100, "c": 100}
+    assert engine.state.reversed == {4: record.seq, 5: record.seq}
+    with pytest.raises(Conflict, match=f"entry 5 was taken back before, by record {record.seq}"):
+        engine.reverse(made, 1_003, "ann", "again")
+    with pytest.raises(BadInput, match="takes another one back"):
+        engine.reverse([engine.ledger.entries()[-1]], 1_003, "ann", "again")
+    with pytest.raises(BadInput, match="nothing to take back"):
+        engine.reverse([], 1_003, "ann", "again")
+
+
+def test_taking_back_may_fail_on_todays_balances_and_be_tried_again():
+    engine = engine_with()
+    engine.propose(Proposal("1", "planner", 1, (gift(100),), ""), 1_001)
+    gone = engine.ledger.entries()[-1]
+    engine.propose(Proposal("2", "planner", 2, (gift(150, "b", "c"),), ""), 1_001)
+    refused: Any = engine.reverse([gone], 1_002, "ann", "a mistake").payload
+    assert (refused.outcome, [v.code for v in refused.violations]) == (Outcome.REJECTED, [Code.INSUFFICIENT_BALANCE])
+    engine.override((gift(50, "c", "b"),), 1_003, "ann", "for that")
+    assert engine.reverse([gone], 1_004, "ann", "a mistake").payload.outcome is Outcome.EXECUTED
+
+
+def test_takes_back_what_a_meter_said():
+    engine = engine_with()
+    engine.meter(
+        "meter", [Metered("produce", "a", "energy", 40), Metered("consume", "b", "energy", 30)], 1_001, epoch=1
+    )
+    engine.reverse(engine.ledger.entries()[-2:], 1_002, "ann", "the meter was broken")
+    assert engine.state.balances["energy"] == {"grid": -300, "a": 100, "b": 100, "c": 100}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda engine, once: engine.pause(1_002, "ann", "why", once=once),
+        lambda engine, once: engine.resume(1_002, "ann", "why", once=once),
+        lambda engine, once: engine.constrain(Constraints(), 1_002, "ann", "why", once=once),
+        lambda engine, once: engine.register(Registration((Actor("d", "node"),)), 1_002, once=once),
+        lambda engine, once: engine.activate(Activation("p", "m", "cd" * 32), 1_002, once=once),
+        lambda engine, once: engine.override((gift(1),), 1_002, "ann", "why", once=once),
+        lambda engine, once: engine.reverse([engine.ledger.entries()[0]], 1_002, "ann", "why", once=once),
+        lambda engine, once: engine.meter("m", [Metered("need", "a", "energy", 1)], 1_002, epoch=1, once=once),
+        lambda engine, once: engine.settle("1", "approve", 1_002, "ann", "why", once=once),
+    ],
+)
+def test_same_request_counts_once_and_another_under_its_id_is_refused(ask):
+    engine = engine_with(hold_above=50)
+    engine.propose(Proposal("1", "planner", 1, (gift(60),), ""), 1_001)
+    first = ask(engine, ONCE)
+    seq = engine.state.seq
+    assert ask(engine, ONCE) == first
+    with pytest.raises(Conflict, match="asked for other things"):
+        ask(engine, ONCE._replace(input="cd" * 32))
+    assert engine.state.seq == seq
+    assert engine.ledger.answered(uuid5("another")) is None
+
+
+def test_proposal_under_the_id_of_a_request_is_refused():
+    engine = engine_with()
+    engine.pause(1_001, "ann", "why", once=ONCE)
+    with pytest.raises(Conflict, match="id of another request"):
+        engine.propose(Proposal(ONCE.request, "planner", 1, (), ""), 1_002)
+
+
+# --- meters, prompts --------------------------------------------------------------------------------------------------
+
+
+def test_meter_readings_are_served_in_order_and_late_ones_marked():
+    engine = engine_with()
+    readings = [
+        Metered("consume", "a", "energy", 150),
+        Metered("need", "b", "energy", 9),
+        Metered("produce", "a", "energy", 60),
+    ]
+    flows: Any = [record.payload for record in engine.meter("meter", readings, 1_001, epoch=1, once=ONCE)]
+    assert [(flow.kind, flow.read_for) for flow in flows] == [("produce", None), ("need", None), ("consume", None)]
+    assert flows[2].readings[0].applied == 150
+    assert engine.state.needs == {"energy": {"b": 9}}
+    engine.close(1_002)
+    [late] = engine.meter("meter", readings[:1], 1_003, epoch=1)
+    assert (late.epoch, late.payload.read_for, late.payload.readings[0].applied) == (2, 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("reading", "epoch", "words", "path"),
+    [
+        (Metered("produce", "a", "energy", 1), 2, "epoch 2 is not there yet; epoch 1 is open", ("epoch",)),
+        (Metered("produce", "a", "energy", 1), 0, "epoch 0", ("epoch",)),
+        (Metered("spill", "a", "energy", 1), 1, "'spill' is not read", ("readings", 1, "kind")),
+        (Metered("produce", "x", "energy", 1), 1, "no actor x", ("readings", 1, "actor")),
+        (Metered("produce", "grid", "energy", 1), 1, "no actor grid", ("readings", 1, "actor")),
+        (Metered("need", "a", "gold", 1), 1, "no resource gold", ("readings", 1, "resource")),
+        (Metered("produce", "a", "energy", 10**15), 1, "15 digits", ()),
+        (None, 1, "no reading", ("readings",)),
+    ],
+)
+def test_refuses_readings_that_cannot_be_and_records_none_of_them(reading, epoch, words, path):
+    engine = engine_with()
+    readings = [] if reading is None else [Metered("produce", "a", "energy", 1), reading]
+    with pytest.raises(BadInput, match=words) as refused:
+        engine.meter("meter", readings, 1_001, epoch=epoch)
+    assert refused.value.path == path
+    assert engine.state.seq == 1
+
+
+def test_prompt_in_force_is_the_last_that_was_activated_in_its_role():
+    engine = engine_with()
+    engine.activate(Activation("old", "m", "ab" * 32, operator="ann", reason="first"), 1_001)
+    engine.activate(Activation("bold", "m", "ab" * 32, "shadow"), 1_002)
+    engine.activate(Activation("new", "m", "cd" * 32), 1_003)
+    assert {role: active.prompt for role, active in engine.state.active.items()} == {"active": "new", "shadow": "bold"}
+    engine.activate(Activation("", "", "", "shadow"), 1_004)
+    assert list(engine.state.active) == ["active"]
+
+
+def test_resuming_counts_what_is_moved_anew():
+    engine = engine_with(auto_pause=AutoPause(moved_per_epoch={"energy": 50}))
+    engine.propose(Proposal("1", "planner", 1, (gift(60),), ""), 1_001)
+    assert engine.state.paused
+    engine.resume(1_002, "ann", "it is fine")
+    engine.propose(Proposal("2", "planner", 2, (gift(10),), ""), 1_003)
+    assert not engine.state.paused
+    engine.propose(Proposal("3", "planner", 3, (gift(10, "b", "c"), gift(31, "b", "a")), ""), 1_004)
+    assert engine.state.paused

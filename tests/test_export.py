@@ -272,6 +272,7 @@ def test_flows_say_what_was_requested_and_applied(connection):
         ("actor-1", "consume", "load", Decimal(5), Decimal(5), 9),
         ("actor-2", "consume", "load", Decimal(200), Decimal(112), 10),
         ("actor-1", "spill", "spill", Decimal(33), Decimal(33), 11),
+        ("actor-1", "produce", "meter", Decimal(4), Decimal(4), 17),
     ]
 
 
@@ -283,7 +284,7 @@ def test_epochs_begin_where_the_one_before_ends(connection):
     assert [row[0] for row in found] == [0, 1, 2, 3, 4]
     assert [row[1] for row in found] == [hours[0], hours[0], *hours[1:4]]
     assert [row[2] for row in found] == hours
-    assert [row[4] for row in found] == [4, 11, 12, 12, 12]
+    assert [row[4] for row in found] == [4, 11, 12, 12, 17]
 
 
 def test_keeps_what_was_put_in(played, connection):

@@ -125,7 +125,7 @@ def outcomes(engine):
 def test_empty_ledger_has_nothing(ledger):
     assert list(ledger.records()) == []
     assert list(ledger.entries()) == []
-    assert ledger.decision("00000000-0000-5000-8000-000000000001") is None
+    assert ledger.answered("00000000-0000-5000-8000-000000000001") is None
 
 
 def test_keeps_records_and_entries_in_order(ledgers, ledger):
@@ -162,8 +162,8 @@ def test_finds_the_decision_of_each_outcome_by_its_id(ledgers, ledger):
     assert set(found) == set(Outcome)
     for opened in (ledger, ledgers.again(ledger)):
         for decision in found.values():
-            assert opened.decision(decision.proposal_id) == decision
-        assert opened.decision("00000000-0000-5000-8000-000000000009") is None
+            assert opened.answered(decision.proposal_id).payload == decision
+        assert opened.answered("00000000-0000-5000-8000-000000000009") is None
 
 
 def test_decision_under_an_id_stays_the_first_after_its_hold_is_settled(ledgers, ledger):
@@ -171,7 +171,7 @@ def test_decision_under_an_id_stays_the_first_after_its_hold_is_settled(ledgers,
     held = outcomes(engine)[Outcome.HELD]
     engine.settle(held.proposal_id, "approve", 1_010, "op", "fine")
     ledger.commit()
-    assert ledgers.again(ledger).decision(held.proposal_id) == held
+    assert ledgers.again(ledger).answered(held.proposal_id).payload == held
 
 
 def test_engine_goes_on_where_another_left_off(ledgers, ledger):

@@ -386,7 +386,7 @@ def test_fifty_threads_with_one_id_get_one_outcome(grid, writer, reader):
     assert len(set(map(id, found))) <= 50 and len(set(found)) == 1
     assert found[0].outcome is Outcome.EXECUTED
     assert [d.proposal_id for d in decisions(check(grid))] == [asked.id]
-    assert reader.decision(asked.id) == found[0]
+    assert reader.answered(asked.id).payload == found[0]
 
 
 def test_fifty_threads_with_other_input_under_one_id_get_one_outcome_and_conflicts(grid, writer):
@@ -825,7 +825,7 @@ def deal(rng, n, made):
     if kind == "close":
         return lambda engine: engine.close(n), None, None
     if kind == "look":
-        return lambda engine: (engine.state.seq, engine.ledger.decision(asked.id)), None, None
+        return lambda engine: (engine.state.seq, engine.ledger.answered(asked.id)), None, None
     made.append(asked)
     return lambda engine: engine.propose(asked, n), asked.id if rng.random() < 0.9 else None, None
 
@@ -996,15 +996,19 @@ def test_reader_shows_what_is_committed_whoever_wrote_it(grid, writer, reader):
     assert reader.world_state().actors[1].balances == {"energy": 10**9 + 1_000, "credits": 10**9}
     assert reader.world_state() is reader.world_state(), "it is made once for each record"
     assert reader.look(lambda state: state.entries) == 17
-    assert reader.decision(proposal("one").id).outcome is Outcome.EXECUTED
-    assert reader.decision(proposal("none").id) is None
-    assert reader.decision("no id") is None
+    assert reader.answered(proposal("one").id).payload.outcome is Outcome.EXECUTED
+    assert reader.answered(proposal("none").id) is None
+    assert reader.answered("no id") is None
 
 
 def test_reader_serves_more_threads_than_it_has_sessions(grid, writer, reader):
     def look(n):
         propose(writer, proposal(f"{n}"))
-        return reader.world_state().epoch, reader.decision(proposal(f"{n}").id).outcome, len(reader.rows("epochs_page"))
+        return (
+            reader.world_state().epoch,
+            reader.answered(proposal(f"{n}").id).payload.outcome,
+            len(reader.rows("epochs_page")),
+        )
 
     assert in_threads([partial(look, n) for n in range(20)]) == [(1, Outcome.EXECUTED, 1)] * 20
 
@@ -1133,7 +1137,7 @@ LARGE = """
 INSERT INTO journal SELECT n, 1 + n / 1000, CASE n % 1000 WHEN 0 THEN 'close' WHEN 1 THEN 'flow' ELSE 'proposal' END,
     'epoch', CASE WHEN n % 1000 > 1 THEN gen_random_uuid() END,
     CASE WHEN n % 1000 > 1 THEN CASE n % 100 WHEN 2 THEN 'held' WHEN 3 THEN 'rejected' ELSE 'executed' END END,
-    '{"payload":{"entries":' || n || '}}', sha256(n::text::bytea) FROM generate_series(2, 30000) AS n;
+    NULL, '{"payload":{"entries":' || n || '}}', sha256(n::text::bytea) FROM generate_series(2, 30000) AS n;
 INSERT INTO ledger SELECT n, NULL, gen_random_uuid(), gen_random_uuid(), 'energy', 1, 'epoch', '{}', n, n / 1000,
     'transfer' FROM generate_series(17, 30000) AS n;
 ANALYZE
@@ -1142,7 +1146,8 @@ ANALYZE
 PLANNED = {
     "head": {}, "last_close": {}, "close_of": {"epoch": 7}, "genesis": {}, "last_entry": {},
     "standing": {"until": 30_000, "closed": 29_900, "holds": True}, "in_a_row": {}, "sent": {"after": 29_990},
-    "decisions": {"ids": "{00000000-0000-5000-8000-000000000001}"}, "digest_of": {"seq": 7},
+    "answered": {"ids": "{00000000-0000-5000-8000-000000000001}"}, "digest_of": {"seq": 7}, "moved": {"after": 29_990},
+    "settlement": {"id": "00000000-0000-5000-8000-000000000001"}, "record": {"seq": 7}, "some": {"ids": "{7}"},
     "records": {"after": 7, "limit": 9}, "since": {"seq": 29_990, "limit": 9}, "entries": {"after": 7, "limit": 9},
     "proposal": {"proposal_id": "00000000-0000-5000-8000-000000000001"}, "last_outcome": {},
     "outbox_page": {"after": 0, "limit": 9}, "is_outcome": {"seq": 7},

@@ -110,7 +110,7 @@ def test_says_which_runs_there_are(runs, tmp_path):
     assert refused("0000", runs, BadInput) == f"0000: no such file, and no run in {runs}, which holds {RUN}"
     assert "which holds none; run a scenario first" in refused("0000", tmp_path, BadInput)
     assert refused("nowhere/x.duckdb", runs, BadInput) == "nowhere/x.duckdb: there is no such file"
-    assert "is no source in this version" in refused("postgres", runs, BadInput)
+    assert "set GRIDGOV_DATABASE_URL, or start one with `gridgov up`" in refused("postgres", runs, BadInput)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_refuses_a_file_that_somebody_is_writing(copy, runs):
         ("UPDATE journal SET digest = 'zz' WHERE seq = 4", "journal record 4 has no body with a digest"),
         ("UPDATE journal SET body = NULL WHERE seq = 4", "journal record 4 has no body with a digest"),
         ("DELETE FROM journal WHERE seq = 4", "journal record 4: its digest does not follow"),
-        ("DELETE FROM journal WHERE seq = 27", "the journal ends with record 26, which is not runs.head_digest"),
+        ("DELETE FROM journal WHERE seq = 32", "the journal ends with record 31, which is not runs.head_digest"),
         ("DELETE FROM journal", "the journal has no record"),
         ("UPDATE ledger SET amount = 0.5 WHERE id = 6", "row 6 of ledger (id 6) is no ledger entry"),
         ("UPDATE ledger SET kind = 'gift' WHERE id = 6", "row 6 of ledger (id 6) is no ledger entry"),
@@ -189,14 +189,14 @@ def test_refuses_rows_that_were_changed(copy, runs, change, said):
     ("spoil", "said"),
     [
         (lambda data: b"", "the journal has no record"),
-        (lambda data: data[:-20], "line 27 is cut off: it has no end"),
+        (lambda data: data[:-20], "line 32 is cut off: it has no end"),
         (lambda data: data.replace(b'"body"', b'"bodi"', 1), "line 1 is no journal record"),
         (lambda data: b"[]\n" + data, "line 1 is no journal record"),
         (lambda data: b"{\n" + data, "line 1 is no JSON"),
         (lambda data: b"[" * 100_000 + b"\n" + data, "line 1 is no JSON"),
         (lambda data: b"\xff\n" + data, "it is not UTF-8"),
         (lambda data: data.replace(b'"digest": "', b'"digest": "0', 1), "line 1 has no body with a digest"),
-        (lambda data: data + data.splitlines(keepends=True)[0], "journal record 28: its digest"),
+        (lambda data: data + data.splitlines(keepends=True)[0], "journal record 33: its digest"),
         (
             lambda data: json.dumps({"body": "{}", "digest": "0" * 64}).encode() + b"\n",
             "journal record 1: its digest does not follow",

@@ -10,7 +10,7 @@ import pytest
 from gridgov.errors import BadInput
 from gridgov.export import export, write_journal
 from gridgov.journal import START, seal
-from gridgov.model import Code, Outcome, Proposal, Round, Transfer, Violation
+from gridgov.model import Code, Outcome, Proposal, Round, Transfer, Violation, uuid5
 from gridgov.source import Source, open_source
 from gridgov.verify import CHECKS, verify
 from tests import worlds
@@ -44,8 +44,8 @@ def test_passes_what_was_written(exported):
     assert report.passed
     assert report.first is None
     counts = {check.name: check.count for check in report.checks}
-    assert counts["chain"] == counts["conservation"] == report.seq == 27
-    assert counts["idempotency"] == 12 + 2
+    assert counts["chain"] == counts["conservation"] == report.seq == 32
+    assert counts["idempotency"] == 12 + 2 + 1
     assert [check.name for check in report.checks if check.skipped] == ["head"]
     assert [check.name for check in report.checks] == list(CHECKS)
     assert json.loads(json.dumps(report.document()))["passed"] is True
@@ -182,7 +182,7 @@ def test_names_the_first_record_that_was_changed_cut_out_put_in_or_moved(journal
 
 def test_a_tail_that_is_missing_is_found_by_a_head_that_was_noted(journal):
     lines, verified = journal
-    noted = f"27:{lines[-1]['digest']}"
+    noted = f"32:{lines[-1]['digest']}"
     assert verified(lines, noted).passed
     assert verified(lines, f"5:{lines[4]['digest']}").passed
     assert verified(lines[:20]).passed
@@ -267,7 +267,49 @@ FORGERIES = {
         {"decision": "approve"},
         lambda s: s._replace(decision="granted"),
         "verdicts",
-        "has decision granted",
+        "'granted' settles nothing",
+    ),
+    "verdicts: more by hand than there was": (
+        "override",
+        {"outcome": Outcome.REJECTED},
+        lambda o: o._replace(outcome=Outcome.EXECUTED, violations=(), entries=tuple(range(15, 15 + len(o.transfers)))),
+        "verdicts",
+        "has outcome executed; judged again it is rejected",
+    ),
+    "verdicts: by hand to nobody": (
+        "override",
+        {"outcome": Outcome.EXECUTED},
+        lambda o: o._replace(transfers=(o.transfers[0]._replace(actor_to="nobody"), *o.transfers[1:])),
+        "verdicts",
+        "could not be done (transfers[0]: there is no actor nobody)",
+    ),
+    "verdicts: more taken back than was given": (
+        "reversal",
+        {},
+        lambda r: r._replace(transfers=(r.transfers[0]._replace(amount=9), *r.transfers[1:])),
+        "verdicts",
+        "has transfers",
+    ),
+    "verdicts: taken back what was never there": (
+        "reversal",
+        {},
+        lambda r: r._replace(reverses=(99, *r.reverses[1:])),
+        "verdicts",
+        "has reverses (99, ",
+    ),
+    "idempotency: a request answered twice": (
+        "activation",
+        {},
+        lambda a: a._replace(request=uuid5("by hand"), input="ab" * 32),
+        "idempotency",
+        "was answered before, in record",
+    ),
+    "flows: late for an epoch to come": (
+        "flow",
+        {"name": "meter"},
+        lambda f: f._replace(read_for=5),
+        "flows",
+        "is late for epoch 5, and epoch 4 is open",
     ),
     "flows: more served than there was": (
         "flow",

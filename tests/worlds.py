@@ -7,10 +7,11 @@ from itertools import count
 import numpy as np
 
 from gridgov import __version__
-from gridgov.engine import Engine, decide, faulted
+from gridgov.decide import decide, faulted
+from gridgov.engine import Engine, Metered
 from gridgov.export import Commons, Run
 from gridgov.flows import Request
-from gridgov.journal import Genesis, Registration
+from gridgov.journal import Activation, Genesis, Once, Registration
 from gridgov.ledger import MemoryLedger
 from gridgov.model import (
     BOUNDARY,
@@ -25,6 +26,7 @@ from gridgov.model import (
     Round,
     Transfer,
     Unavailable,
+    uuid5,
 )
 
 START = 1_740_744_000_000_000  # 2025-02-28T12:00:00Z
@@ -214,6 +216,12 @@ def everything():
     world.propose(("actor-1", "actor-2", "energy", 1), ("actor-1", "actor-2", "energy", 1))
     world.close()
     assert expired.proposal_id not in world.state.holds
+    by_hand = (Transfer("actor-1", "actor-2", "energy", 2), Transfer("actor-2", "actor-1", "water", 1))
+    engine.override(by_hand, world.at, "ops", "as agreed", once=Once(uuid5("by hand"), "ab" * 32))
+    engine.override(by_hand[:1] * 90, world.at, "ops", "too much")
+    engine.reverse(world.engine.ledger.entries()[-2:], world.at, "ops", "a mistake")
+    engine.activate(Activation("propose_transfer", "gemini-3.8-flash", "cd" * 32, operator="ops"), world.at)
+    engine.meter("meter", [Metered("produce", "actor-1", "energy", 4)], world.at, epoch=1)
     world.propose(("actor-2", "actor-1", "water", 31), proposer="third")
     world.close()
     shadow = Proposal(

@@ -194,7 +194,7 @@ def costs(grid: tuple[str, str]) -> dict[str, float]:
         found = {
             "a proposal, and the WorldState that has it": milliseconds(look_after_one_more, 101),
             "the WorldState as it was": milliseconds(reader.world_state, 101),
-            "a decision by its id": milliseconds(lambda: reader.decision("00000000-0000-5000-8000-000000000000"), 101),
+            "a decision by its id": milliseconds(lambda: reader.answered("00000000-0000-5000-8000-000000000000"), 101),
             "a page of the outbox": milliseconds(lambda: reader.rows("outbox_page", after=0, limit=50)),
         }
     reader.close()

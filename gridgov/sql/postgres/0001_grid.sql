@@ -9,6 +9,7 @@ CREATE TABLE journal (
     at timestamptz NOT NULL,
     proposal_id uuid,
     outcome text,
+    request_id uuid,
     body text NOT NULL,
     digest bytea NOT NULL CHECK (octet_length(digest) = 32)
 );
@@ -16,16 +17,20 @@ COMMENT ON TABLE journal IS 'One row for each step of the total order; the truth
 COMMENT ON COLUMN journal.seq IS 'Number of the record, from 1, without gaps, in order of commit';
 COMMENT ON COLUMN journal.epoch IS 'The epoch that was open';
 COMMENT ON COLUMN journal.kind IS
-    'genesis, registration, constraints, flow, proposal, settlement, close, control, ...';
+    'genesis, registration, constraints, flow, proposal, settlement, override, reversal, activation, close or control';
 COMMENT ON COLUMN journal.at IS 'When it was recorded; never goes back';
-COMMENT ON COLUMN journal.proposal_id IS 'The proposal that it decides or settles; NULL for the other kinds';
-COMMENT ON COLUMN journal.outcome IS 'What became of that proposal; NULL for the other kinds';
+COMMENT ON COLUMN journal.proposal_id IS
+    'The proposal that it decides, settles or takes back as a whole; NULL where there is none';
+COMMENT ON COLUMN journal.outcome IS
+    'What became of that proposal, override or reversal; NULL for the other kinds';
+COMMENT ON COLUMN journal.request_id IS 'The request that it answers and that counts once; NULL where there is none';
 COMMENT ON COLUMN journal.body IS 'Canonical JSON of the record, amounts in minor units; the other columns follow from it';
 COMMENT ON COLUMN journal.digest IS 'sha256 of "gridgov/1", a line feed, the digest of the record before, and the body';
 
 -- One decision and one settlement for each id, whatever a program does.
 CREATE UNIQUE INDEX journal_decisions ON journal (proposal_id) WHERE kind = 'proposal';
 CREATE UNIQUE INDEX journal_settlements ON journal (proposal_id) WHERE kind = 'settlement';
+CREATE UNIQUE INDEX journal_requests ON journal (request_id) WHERE request_id IS NOT NULL;
 -- The others are few: the last constraints, control or close, and the flows of an epoch, are found at once.
 CREATE INDEX journal_others ON journal (kind, seq) WHERE kind <> 'proposal';
 CREATE UNIQUE INDEX journal_closes ON journal (epoch) WHERE kind = 'close';
@@ -52,7 +57,7 @@ COMMENT ON COLUMN ledger.actor_to IS 'Who got: actors.id';
 COMMENT ON COLUMN ledger.resource IS 'What: resources.name';
 COMMENT ON COLUMN ledger.amount IS 'How much, exact, in units of the resource';
 COMMENT ON COLUMN ledger.executed_at IS 'When it was recorded';
-COMMENT ON COLUMN ledger.metadata IS 'The proposer or the flow that it comes from';
+COMMENT ON COLUMN ledger.metadata IS 'The proposer, the flow or the operator that it comes from';
 COMMENT ON COLUMN ledger.seq IS 'The journal record that made it: journal.seq';
 COMMENT ON COLUMN ledger.epoch IS 'The epoch that was open; 0 is the genesis';
 COMMENT ON COLUMN ledger.kind IS 'genesis, transfer, produce, grow, consume, spill, override or reversal';

@@ -94,10 +94,10 @@ COMMIT
 ROLLBACK
 
 -- name: copy_journal
-COPY journal (seq, epoch, kind, at, proposal_id, outcome, body, digest) FROM STDIN
+COPY journal (seq, epoch, kind, at, proposal_id, outcome, request_id, body, digest) FROM STDIN
 
 -- name: copy_journal_and_ledger
-COPY journal (seq, epoch, kind, at, proposal_id, outcome, body, digest) FROM STDIN;
+COPY journal (seq, epoch, kind, at, proposal_id, outcome, request_id, body, digest) FROM STDIN;
 COPY ledger (id, proposal_id, actor_from, actor_to, resource, amount, executed_at, metadata, seq, epoch, kind)
 FROM STDIN
 
@@ -128,9 +128,18 @@ DELETE FROM actors
 -- name: clear_resources
 DELETE FROM resources
 
--- name: decisions
+-- name: answered
 SELECT proposal_id::text, body, digest FROM journal
 WHERE kind = 'proposal' AND proposal_id = ANY(%(ids)s::uuid[])
+UNION ALL
+SELECT request_id::text, body, digest FROM journal
+WHERE request_id = ANY(%(ids)s::uuid[])
+
+-- name: settlement
+SELECT body, digest FROM journal WHERE kind = 'settlement' AND proposal_id = %(id)s
+
+-- name: record
+SELECT body, digest FROM journal WHERE seq = %(seq)s
 
 -- name: digest_of
 SELECT digest FROM journal WHERE seq = %(seq)s
@@ -152,6 +161,16 @@ LEFT JOIN actors AS f ON f.id = l.actor_from
 LEFT JOIN actors AS t ON t.id = l.actor_to
 LEFT JOIN resources AS r ON r.name = l.resource
 WHERE l.id > %(after)s ORDER BY l.id LIMIT %(limit)s
+
+-- name: some
+SELECT
+    l.id, l.proposal_id::text, f.key, t.key, l.resource, l.amount * ('1e' || r.scale)::numeric,
+    (extract(epoch FROM l.executed_at) * 1000000)::bigint, l.seq, l.epoch, l.kind
+FROM ledger AS l
+LEFT JOIN actors AS f ON f.id = l.actor_from
+LEFT JOIN actors AS t ON t.id = l.actor_to
+LEFT JOIN resources AS r ON r.name = l.resource
+WHERE l.id = ANY(%(ids)s::bigint[]) ORDER BY l.id
 
 -- name: actor_keys
 SELECT key FROM actors
@@ -201,7 +220,8 @@ SELECT coalesce(max(id), 0) FROM ledger
 SELECT body, digest FROM (
     SELECT seq, body, digest FROM journal WHERE kind = 'genesis'
     UNION ALL
-    SELECT seq, body, digest FROM journal WHERE kind = 'registration' AND seq <= %(until)s
+    SELECT seq, body, digest FROM journal
+    WHERE kind IN ('registration', 'reversal', 'activation') AND seq <= %(until)s
     UNION ALL
     (
         SELECT seq, body, digest FROM journal WHERE kind = 'constraints' AND seq <= %(until)s
@@ -236,6 +256,16 @@ FROM trail
 -- name: balances
 SELECT a.key, b.resource, b.amount * ('1e' || r.scale)::numeric
 FROM balances AS b JOIN actors AS a ON a.id = b.actor JOIN resources AS r ON r.name = b.resource
+
+-- name: moved
+SELECT s.resource, s.amount * ('1e' || r.scale)::numeric
+FROM (
+    SELECT resource, sum(amount) AS amount FROM ledger
+    WHERE id > %(after)s AND kind = 'transfer'
+    AND seq > (SELECT coalesce(max(j.seq), 0) FROM journal AS j WHERE j.kind = 'control')
+    GROUP BY resource
+) AS s
+JOIN resources AS r ON r.name = s.resource
 
 -- name: sent
 SELECT a.key, s.resource, s.amount * ('1e' || r.scale)::numeric
@@ -317,3 +347,163 @@ ON CONFLICT (seq) DO NOTHING
 
 -- name: epochs_page
 SELECT * FROM epochs ORDER BY seq
+
+-- ---------------------------------------------------------------- keys
+
+-- name: add_key
+INSERT INTO keys (id, name, digest, scopes, mandate, created_at)
+VALUES (%(id)s, %(name)s, %(digest)s, %(scopes)s::text[], %(mandate)s::text[], %(at)s::timestamptz)
+ON CONFLICT DO NOTHING
+RETURNING id
+
+-- name: keys
+SELECT id, name, scopes, mandate, created_at, revoked_at FROM keys ORDER BY created_at, id
+
+-- name: key
+SELECT id, name, digest, scopes, mandate, revoked_at IS NOT NULL FROM keys WHERE id = %(id)s
+
+-- name: revoke_key
+UPDATE keys SET revoked_at = coalesce(revoked_at, %(at)s::timestamptz) WHERE id = %(key)s OR name = %(key)s
+RETURNING id
+
+-- ---------------------------------------------------------------- what the app asks
+
+-- name: decided
+SELECT body, digest FROM journal WHERE kind = 'proposal' AND proposal_id = ANY(%(ids)s::uuid[])
+ORDER BY seq DESC LIMIT %(limit)s
+
+-- name: entry_as_of
+-- The last entry of this record or of those before it: found from the end, so a recent one is near.
+SELECT id FROM ledger WHERE seq <= %(seq)s ORDER BY id DESC LIMIT 1
+
+-- name: balances_as_of
+-- What is there now, less what came after an entry: only those entries are looked at.
+SELECT a.key, b.resource, (b.amount - coalesce(m.amount, 0)) * ('1e' || r.scale)::numeric
+FROM unnest(%(actors)s::uuid[], %(resources)s::text[]) AS asked (actor, resource)
+JOIN balances AS b ON b.actor = asked.actor AND b.resource = asked.resource
+JOIN actors AS a ON a.id = b.actor
+JOIN resources AS r ON r.name = b.resource
+LEFT JOIN (
+    SELECT x.actor, x.resource, sum(x.amount) AS amount
+    FROM (
+        SELECT actor_to AS actor, resource, amount FROM ledger
+        WHERE id > %(after)s AND actor_to = ANY(%(actors)s::uuid[])
+        UNION ALL
+        SELECT actor_from, resource, -amount FROM ledger
+        WHERE id > %(after)s AND actor_from = ANY(%(actors)s::uuid[])
+    ) AS x
+    GROUP BY x.actor, x.resource
+) AS m ON m.actor = b.actor AND m.resource = b.resource
+
+-- name: moved_between
+SELECT l.seq, f.key, t.key, l.resource, l.amount * ('1e' || r.scale)::numeric
+FROM ledger AS l
+JOIN actors AS f ON f.id = l.actor_from
+JOIN actors AS t ON t.id = l.actor_to
+JOIN resources AS r ON r.name = l.resource
+WHERE l.id > %(after)s AND l.id <= %(until)s
+AND (l.actor_from = ANY(%(actors)s::uuid[]) OR l.actor_to = ANY(%(actors)s::uuid[]))
+ORDER BY l.id DESC
+
+-- name: outbox_lag
+SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT %(most)s) AS found
+
+-- ---------------------------------------------------------------- a grid as a history: read as a whole, and checked
+
+-- name: unhurried
+-- Who reads a whole history may stop in mid-transaction: it holds no lock.
+SELECT set_config('idle_in_transaction_session_timeout', '0', false)
+
+-- name: kept_journal
+SELECT
+    seq, epoch, kind, trim_scale(extract(epoch FROM at) * 1000000)::text AS at, proposal_id::text, outcome,
+    request_id::text
+FROM journal WHERE seq > %(after)s AND seq <= %(until)s ORDER BY seq LIMIT %(limit)s
+
+-- name: kept_ledger
+SELECT
+    id, proposal_id::text, actor_from::text, actor_to::text, resource, trim_scale(amount)::text AS amount,
+    trim_scale(extract(epoch FROM executed_at) * 1000000)::text AS executed_at, metadata::text AS metadata, seq, epoch, kind
+FROM ledger WHERE id > %(after)s AND id <= %(until)s ORDER BY id LIMIT %(limit)s
+
+-- name: kept_actors
+SELECT id::text, key, type, seq FROM actors
+
+-- name: kept_resources
+SELECT name, unit, scale FROM resources
+
+-- name: kept_balances
+SELECT actor::text, resource, trim_scale(amount)::text AS amount FROM balances
+
+-- name: kept_interactions
+-- With the record that decided the proposal that each was for.
+SELECT
+    i.id, i.proposal_id::text, i.request_key, trim_scale(extract(epoch FROM i.at) * 1000000)::text AS at, i.request,
+    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision
+FROM interactions AS i
+LEFT JOIN journal AS j ON j.kind = 'proposal' AND j.proposal_id = i.proposal_id
+WHERE i.id > %(after)s ORDER BY i.id LIMIT %(limit)s
+
+-- name: interactions_of
+SELECT
+    i.id, i.proposal_id::text, i.request_key, trim_scale(extract(epoch FROM i.at) * 1000000)::text AS at, i.request,
+    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision
+FROM interactions AS i
+LEFT JOIN journal AS j ON j.kind = 'proposal' AND j.proposal_id = i.proposal_id
+WHERE i.proposal_id = %(proposal_id)s::uuid ORDER BY i.id DESC LIMIT 1
+
+-- name: count_interactions
+SELECT count(*), count(*) FILTER (WHERE about LIKE '%"origin":"synthetic"%') FROM interactions
+
+-- name: known_actors
+-- The records that say who and what there is.
+SELECT body, digest FROM journal WHERE kind IN ('genesis', 'registration') ORDER BY seq
+
+-- name: guards
+SELECT
+    c.relname, t.tgname, t.tgenabled::text, t.tgtype, t.tgqual IS NULL AND t.tgattr = '' AS always,
+    p.proname, p.pronamespace = c.relnamespace AS own, p.prosrc
+FROM pg_catalog.pg_trigger AS t
+JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+WHERE t.tgrelid IN ('journal'::regclass, 'ledger'::regclass) AND NOT t.tgisinternal
+
+-- name: privileges
+-- Who may do what: of a whole table, or of any column of it.
+SELECT r.role, c.relname, p.privilege
+FROM pg_catalog.pg_class AS c
+CROSS JOIN unnest(ARRAY['gridgov_app', 'gridgov_read']) AS r (role)
+CROSS JOIN unnest(
+    ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']
+) AS p (privilege)
+WHERE c.relnamespace = (SELECT j.relnamespace FROM pg_catalog.pg_class AS j WHERE j.oid = 'journal'::regclass)
+AND c.relkind IN ('r', 'v', 'm', 'p')
+AND CASE
+    WHEN p.privilege IN ('DELETE', 'TRUNCATE', 'TRIGGER') THEN has_table_privilege(r.role, c.oid, p.privilege)
+    ELSE has_any_column_privilege(r.role, c.oid, p.privilege)
+END
+
+-- name: stream_session
+-- For a session whose COPYs cannot take parameters: how far they go is set beforehand.
+SELECT
+    set_config('role', $1, false), set_config('search_path', quote_ident($2) || ', pg_temp', false),
+    set_config('timezone', 'UTC', false), set_config('gridgov.seq', $3, false), set_config('gridgov.entries', $4, false)
+
+-- name: stream_ledger
+-- Resources by their place in order of name, from 1; an amount beyond its scale, in minor units, is NULL.
+SELECT
+    id, proposal_id::text AS proposal_id, actor_from::text AS actor_from, actor_to::text AS actor_to, place,
+    CASE
+        WHEN scale(trim_scale(amount)) <= (ARRAY(SELECT r.scale FROM resources AS r ORDER BY r.name COLLATE "C"))[place]
+        THEN amount * (ARRAY(SELECT ('1e' || r.scale)::numeric FROM resources AS r ORDER BY r.name COLLATE "C"))[place]
+    END::bigint AS minor,
+    executed_at, metadata::text AS metadata, epoch, kind, seq
+FROM (
+    SELECT
+        *, array_position(ARRAY(SELECT r.name FROM resources AS r ORDER BY r.name COLLATE "C"), resource) AS place
+    FROM ledger WHERE id <= current_setting('gridgov.entries')::bigint
+) AS l
+ORDER BY id
+
+-- name: stream_journal
+SELECT seq, body, digest FROM journal WHERE seq <= current_setting('gridgov.seq')::bigint ORDER BY seq
