@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gridgov import __version__, settings
-from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError
+from gridgov import __version__, operations, settings
+from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError, ProposerFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gridgov.model import WorldState
     from gridgov.source import Source
+    from sim.live import Live
 
 CRASHED = 70
 """The exit code of a bug: nobody's input should ever lead there."""
@@ -79,7 +82,11 @@ def _console() -> Console:
 def _source(text: str) -> Source:
     from gridgov.source import open_source
 
-    return open_source(text, settings.load().runs)
+    own, context = settings.load(), click.get_current_context()
+    if text != "postgres":
+        return context.with_resource(open_source(text, own.runs))
+    url = context.with_resource(operations.database())
+    return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
 
 
 def _read(path: Path) -> str:
@@ -111,19 +118,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def gridgov() -> None:
     """Let an AI govern shared resources without ever being trusted.
 
-    A SOURCE is a .duckdb export, a run id in the store (GRIDGOV_RUNS, default runs/), or a .jsonl journal.
+    A SOURCE is a .duckdb export, a run id in the store (GRIDGOV_RUNS, default runs/), a .jsonl journal, or `postgres`:
+    the grid that is in production (GRIDGOV_DATABASE_URL, GRIDGOV_GRID).
     """
+
+
+for command in operations.COMMANDS:
+    gridgov.add_command(command)
 
 
 @gridgov.command()
 @click.argument("scenario", type=click.Path(path_type=Path))
 @_scenario_options
-@click.option("--proposer", metavar="SPEC", help="Who proposes: policy:NAME, fixture:PATH or cassette:PATH.")
 @click.option(
-    "--record", type=click.Path(path_type=Path), help="Write the answers as a cassette (synthetic for a policy)."
+    "--proposer", metavar="SPEC", help="Who proposes: policy:NAME, fixture:PATH, cassette:PATH, gemini:MODEL."
 )
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="Write the answers as a cassette (synthetic for a policy); of a live model, go on with one that is there.",
+)
+@click.option("--max-calls", type=click.IntRange(1), help="Stop before a live model is asked more often than this.")
+@click.option("--max-cost", metavar="AMOUNT", help="Stop once the live model's answers cost this much.")
 @click.option("--bound", is_flag=True, help="Find the best that was possible, however long that takes.")
-@click.option("--ledger", type=click.Choice(["memory"]), default="memory", help="Where the ledger lives.")
+@click.option("--ledger", type=click.Choice(["memory", "postgres"]), default="memory", help="Where the ledger lives.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder for the export (default: GRIDGOV_RUNS).")
 @json_option
 def run(  # noqa: PLR0913, PLR0917 - one for each option
@@ -133,6 +151,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     epochs: int | None,
     proposer: str | None,
     record: Path | None,
+    max_calls: int | None,
+    max_cost: str | None,
     bound: bool,
     ledger: str,
     out: Path | None,
@@ -145,8 +165,14 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 
     loaded = load(scenario, overrides, epochs=epochs, seed=seed, proposer=proposer)
     store = out or settings.load().runs
-    with Progress(loaded.name, loaded.epochs) as progress:
-        summary = launch(loaded, out=store, record=record, bound=bound, progress=progress, now=_now()).summary
+    live = None
+    if any(speaker.kind == "gemini" for speaker in loaded.speakers):
+        live = _live(max_calls, max_cost)
+        record = record or store / f"{loaded.name}.{_now():%Y%m%dT%H%M%SZ}.jsonl"
+    kept = operations.scratch() if ledger == "postgres" else nullcontext()
+    with kept as place, Progress(loaded.name, loaded.epochs) as progress, _told_how_to_go_on(live, record):
+        given = {"out": store, "record": record, "bound": bound, "now": _now(), "live": live}
+        summary = launch(loaded, **given, ledger=place, progress=progress).summary
     if as_json:
         _document(summary.document())
     else:
@@ -154,6 +180,33 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     failed = [text for text, held in summary.expectations if not held]
     if failed:
         raise CheckFailed(f"{len(failed)} of {len(summary.expectations)} expectations failed: {'; '.join(failed)}")
+
+
+def _live(max_calls: int | None, max_cost: str | None) -> Live:
+    """How models are asked: through the SDK, with the key and the address of the environment."""
+    from gridgov.gemini import Gemini
+    from sim.live import Live
+
+    try:
+        most = None if max_cost is None else Decimal(max_cost)
+    except ArithmeticError:
+        most = Decimal("NaN")
+    if most is not None and not (most.is_finite() and most > 0):
+        raise BadInput(f"--max-cost {max_cost}: expected an amount above 0, such as 2.50")
+    own = settings.load()
+    return Live(Gemini(own.gemini_api_key, own.gemini_base_url).ask, max_calls=max_calls, max_cost=most)
+
+
+@contextmanager
+def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]:
+    """Says where the replies are that a run was paid for, where it ends before its time."""
+    try:
+        yield
+    except ProposerFailed as error:
+        if live is None:
+            raise
+        again = f"{live.calls} calls were made; nothing is paid twice: run again with --record {record}"
+        raise ProposerFailed(f"{error}. {again}") from None
 
 
 @gridgov.command()
@@ -232,7 +285,6 @@ def _place(error: BadInput) -> str:
 @json_option
 def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_json: bool) -> None:
     """Fold SOURCE's journal and show the WorldState at a point; by default at the end."""
-    from gridgov.replay import replay as replayed
     from gridgov.wire import world_state_json
 
     if sum((epoch is not None, entry is not None, every)) > 1:
@@ -242,15 +294,7 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
         for world in opened.world_states():
             _document(_with_scales(world_state_json(world), world))
         return
-    try:
-        state = replayed(opened.records(), epoch=epoch, entry=entry)
-    except KeyError:
-        last = replayed(opened.records())
-        asked = f"epoch {epoch}" if epoch is not None else f"entry {entry}"
-        raise BadInput(
-            f"{source} has no {asked}: it has epochs 0 to {last.epoch - 1} and entries 1 to {last.entries}"
-        ) from None
-    world = state.world_state(epoch)
+    world = opened.world_state(epoch, entry)
     found = _with_scales(world_state_json(world), world)
     if as_json:
         _document(found)
@@ -317,13 +361,20 @@ def diff(a: str, b: str, as_json: bool) -> None:
 
 @gridgov.command()
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .jsonl file to write.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .jsonl or .duckdb file to write.")
 def export(source: str, out: Path) -> None:
-    """Write SOURCE's journal as JSON lines, one record each: a SOURCE again."""
+    """Write SOURCE's journal as JSON lines, one record each, or `postgres` as a .duckdb file: a SOURCE again."""
     from gridgov.export import write_journal
 
+    if out.suffix == ".duckdb" and source == "postgres":
+        from gridgov.grid_export import export_grid
+
+        with operations.database() as url:
+            click.echo(f"{export_grid(url, settings.load().grid, out)}: as a run, for every command")
+        return
     if out.suffix != ".jsonl":
-        raise BadInput(f"{out}: expected a file that ends in .jsonl")
+        also = ", or .duckdb" if source == "postgres" else ""
+        raise BadInput(f"{out}: expected a file that ends in .jsonl{also}")
     count = write_journal(out, _source(source).records())
     click.echo(f"{out}: {count:,} records")
 

@@ -25,7 +25,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,6 +111,38 @@ _DURABLE = ("fsync", "full_page_writes")
 _SYNCFS = sys.platform == "linux" and tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (5, 8)
 
 _log = logging.getLogger(__name__)
+
+
+def running(folder: Path) -> str | None:
+    """Where the superuser connects to the server that runs over this folder, whoever started it; None where none does.
+
+    Raises BadInput where the folder can't be looked into.
+    """
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be entered ({error.strerror}); be the user who started it") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Embedded(folder).url
+    finally:
+        os.close(lock)
+    return None
+
+
+@contextmanager
+def temporary() -> Iterator[Embedded]:
+    """A server whose data are thrown away at the end; a power cut may take them before."""
+    folder = Path(tempfile.mkdtemp(prefix="gridgov-postgres-")).resolve()
+    folder.chmod(0o711)  # the server's user goes through
+    try:
+        with Embedded(folder / "server", durable=False) as embedded:
+            yield embedded
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Embedded:

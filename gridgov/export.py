@@ -60,6 +60,9 @@ _UNIT = 10**SCALE_MAX
 _ROWS = 1 << 17
 """About so many rows are built and handed over at once, so that memory does not grow with a run."""
 
+_COMMITTED = 1 << 20
+"""Rows after which what was stored is committed: it takes memory until then, and nobody sees the file in any case."""
+
 _LINES = 4096
 """The same for interactions, each of which holds a prompt and a reply."""
 
@@ -866,7 +869,7 @@ class Store:
 class Writer:
     """One run on its way into its file. It may be fed while the run goes on: then little is left to do at the end.
 
-    The store's worker stores rows in one transaction, in a file of the store's scratch folder.
+    The store's worker stores rows in a file of the store's scratch folder.
     """
 
     def __init__(self, store: Store) -> None:
@@ -876,6 +879,7 @@ class Writer:
         self._builder: Builder | None = None
         self._seals = Seals()
         self._fed = (0, 0, 0)
+        self._uncommitted = 0
 
     def __enter__(self) -> Self:
         """From here to the end, threads take turns more often, so that a busy run does not starve the worker."""
@@ -934,6 +938,10 @@ class Writer:
     def _take(self, run_id: str, slices: Iterable[Slice]) -> None:
         for table, rows in slices:
             _insert(self.store.connection, run_id, table, rows)
+            self._uncommitted += rows.num_rows
+            if self._uncommitted >= _COMMITTED:
+                do(self.store.connection, "COMMIT; BEGIN")
+                self._uncommitted = 0
 
     def finish(self, run: Run, path: Path | None = None) -> Path:
         """Writes `<run_id>.duckdb`, or a path given, and returns it; a complete file that holds this run is kept.
@@ -1019,7 +1027,7 @@ def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str, options
 
 def _keep(connection: duckdb.DuckDBPyConnection, path: Path, run: Run) -> Path:
     """Keeps a file that holds this run, complete; else says what is wrong with it, and what to do."""
-    advice = "delete it and run again, or name another folder with --out"
+    advice = "delete it and start again, or name another place with --out"
     try:
         attach(connection, path, "kept", "READ_ONLY")
         try:
@@ -1030,13 +1038,13 @@ def _keep(connection: duckdb.DuckDBPyConnection, path: Path, run: Run) -> Path:
         if is_locked(error):
             raise BadInput(f"{path}: another process is writing it; try again when it is done") from None
         raise Damaged(f"{path}: is there already, and damaged ({first_line(error)}); {advice}") from None
-    if head is None or rows != run.size:
-        raise Damaged(f"{path}: is there already, and not complete; {advice}")
-    if head != run.head_digest:
+    if head is not None and head != run.head_digest:
         raise BadInput(
             f"{path}: is there already, with another head ({head[:16]}..., this run's is {run.head_digest[:16]}...); "
             f"{advice}"
         )
+    if head is None or rows != run.size:
+        raise Damaged(f"{path}: is there already, and not complete; {advice}")
     return path
 
 

@@ -148,6 +148,8 @@ _DONE = {
     Outcome.UNAVAILABLE: "No reply",
 }
 
+_SETTLED = {"approve": "approved", "reject": "rejected", "expire": "expired: nobody decided in time"}
+
 _BY_HAND = {"override": "by hand", "reversal": "taken back"}
 
 
@@ -164,7 +166,9 @@ def _title(record: JournalRecord, payload: Outcomes, decision: Decision | None, 
     transfers = transfers_of(payload, decision)
     said = _DONE[payload.outcome]
     if not isinstance(payload, Decision | Settlement):
-        said = f"{said} ({_BY_HAND[record.kind]})"
+        said += f" ({_BY_HAND[record.kind]})"
+    if payload.violations:
+        said += f" ({', '.join(dict.fromkeys(v.code.value for v in payload.violations))})"
     if transfers:
         first = transfers[0]
         said += f": {first.actor_from} to {first.actor_to}, {_amount(first, resources)}"
@@ -210,9 +214,8 @@ def _description(
     parts = [_summary(record, payload, about)]
     transfers = transfers_of(payload, decision)
     if transfers:
-        rows = [[code(t.actor_from), code(t.actor_to), code(_amount(t, resources))] for t in transfers]
         parts += ["### Proposal" if isinstance(about, Decision) else "### Transfers"]
-        parts += [_table(("from", "to", "amount"), rows)]
+        parts += [_transfers(transfers, about, resources)]
     if isinstance(about, Decision) and about.reasoning:
         cut = about.reasoning[:REASONING]
         more = f"\n\n... and {len(about.reasoning) - REASONING} more characters" if cut != about.reasoning else ""
@@ -224,12 +227,21 @@ def _description(
     return "\n\n".join(parts) + "\n"
 
 
+def _transfers(transfers: Sequence[Transfer], about: Payload, resources: Resources) -> str:
+    """The transfers, with what was asked for beside what an allocation granted."""
+    rows = [[code(t.actor_from), code(t.actor_to), code(_amount(t, resources))] for t in transfers]
+    if not isinstance(about, Decision) or about.granted is None:
+        return _table(("from", "to", "amount"), rows)
+    asked = [code(_amount(t, resources)) for t in about.transfers]
+    return _table(("from", "to", "granted", "asked for"), [[*row, own] for row, own in zip(rows, asked, strict=True)])
+
+
 def _summary(record: JournalRecord, payload: Outcomes, about: Payload) -> str:
     who = f", proposed by {code(about.proposer)}" if isinstance(about, Decision) else ""
     lines = [f"**{_DONE[payload.outcome]}** in epoch {record.epoch}, {timestamp(record.at)}{who}."]
     if isinstance(payload, Settlement):
-        lines.append(f"It was held; decided ({payload.decision}) by {code(payload.operator or 'time')}"
-                     + (f": {code(payload.reason)}." if payload.reason else "."))  # fmt: skip
+        who = f" by {code(payload.operator)}: {code(payload.reason)}" if payload.operator else ""
+        lines.append(f"It was held, and {_SETTLED[payload.decision]}{who}.")
     elif isinstance(payload, Override | Reversal):
         lines.append(f"By hand, {code(payload.operator)}: {code(payload.reason)}.")
     elif payload.held_until is not None:
@@ -241,7 +253,11 @@ def _verdict(payload: Outcomes, about: Payload, resources: Resources) -> str:
     if isinstance(about, Decision) and about.fault:
         return f"- {code(about.fault)}: {code(about.detail)}"
     if payload.violations:
-        return "\n".join(_violated(v, resources) for v in payload.violations[:SHOWN])
+        more = len(payload.violations) - SHOWN
+        lines = [_violated(v, resources) for v in payload.violations[:SHOWN]]
+        return "\n".join([*lines, f"- ... and {more} more"] if more > 0 else lines)
+    if payload.outcome is Outcome.NOOP:
+        return "- No transfers, on purpose."
     if payload.outcome is Outcome.HELD:
         return "- No rule is broken; an amount is above what may move without a person."
     return "- No rule is broken."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from gridgov.amounts import plain_decimal
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, canonical
-from gridgov.model import Constraints, Limit, Outcome, Resource, Violation, WorldState
+from gridgov.model import ActorView, Constraints, Limit, Outcome, Resource, Violation, WorldState
 from gridgov.propose import Context
 from gridgov.wire import LIMITS, Json, known, transfer_json, world_state_json
 from gridgov.words import words
@@ -35,6 +35,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "prompts"
 
 SUFFIX = ".j2"
 
+MODEL = "gemini-3.8-flash"
+"""The model that is asked where nobody says which."""
+
 VARIABLES = {
     "data": "the JSON data block, to stand between <data> and </data>",
     "limits": "names of the constraints in force",
@@ -42,8 +45,15 @@ VARIABLES = {
     "has_history": "whether the block says what the last proposals came to",
     "has_mandate": "whether the block says whose balances may be moved",
     "has_frozen": "whether any actor is frozen",
+    "has_left_out": "whether the grid has more actors than the block shows",
 }
 """What a template may use, and what each is."""
+
+BUDGET = 60_000
+"""Most tokens of a request, as estimated: above it, actors are left out, and the prompt says so."""
+
+CHARACTERS_PER_TOKEN = 4
+"""An estimate for English and JSON, as Google's documentation gives it; the reply counts what it really was."""
 
 REASONING_MAX = 500
 """Most characters that are shown of the reasoning of an earlier proposal."""
@@ -295,6 +305,15 @@ def _past(decision: Decision, resources: Mapping[str, Resource]) -> Json:
     return found
 
 
+FIXED = 20_000
+"""Characters that are set aside for the template, the constraints and the history."""
+
+
+def _among(may_move: tuple[str, ...] | None, shown: Sequence[ActorView]) -> tuple[str, ...] | None:
+    """Those whose balances may be moved, of those that are shown."""
+    return None if may_move is None else tuple(view.id for view in shown if view.id in set(may_move))
+
+
 class _View(NamedTuple):
     """What of the grid a proposer is shown, and whose balances it may move (None: everyone's)."""
 
@@ -313,6 +332,39 @@ def _view(context: Context) -> _View:
     if mandate is None:
         return _View(world, None)
     return _View(world, tuple(view.id for view in context.world_state.actors if view.id in mandate))
+
+
+def _fitted(world: WorldState, shown: Sequence[Json], room: int) -> tuple[ActorView, ...]:
+    """The actors that fit into so many characters, in their order: the largest surpluses and needs come first.
+
+    A surplus is what an actor holds beyond its need and what it must keep; the ranks of all resources take turns.
+    """
+    pairs = zip(world.actors, shown, strict=True)
+    size = {view.id: len(exact_json(found)) + 3 * len(exact_json(view.id)) for view, found in pairs}
+    kept: set[str] = set()
+    for actor in _by_interest(world):
+        if actor not in kept:
+            room -= size[actor]
+            if room < 0:
+                break
+            kept.add(actor)
+    return tuple(view for view in world.actors if view.id in kept)
+
+
+def _by_interest(world: WorldState) -> Iterator[str]:
+    """Actors by surplus and by what they lack, of each resource in turn; each comes again and again."""
+    least = world.constraints.min_balance
+    ranks: list[list[str]] = []
+    for resource in world.resources:
+        name = resource.name
+        surplus = {
+            view.id: view.balances.get(name, 0) - view.needs.get(name, 0) - ((least and least.of(view.id, name)) or 0)
+            for view in world.actors
+        }
+        rich = sorted(surplus, key=surplus.__getitem__, reverse=True)
+        ranks += [rich, rich[::-1]]
+    for turn in zip(*ranks, strict=True):
+        yield from turn
 
 
 def _constraints_of(constraints: Constraints, actors: frozenset[str]) -> Constraints:
@@ -408,23 +460,43 @@ class Request:
         """64 hex that identify this request: model, texts, schema, parameters and sample; nothing of the transport."""
         return digest(_TAG + canonical({**self._identity, "sample": self.sample}))
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has, as estimated from its characters."""
+        return len(exact_json(self.body)) // CHARACTERS_PER_TOKEN
+
     def sampled(self, sample: int) -> Request:
         """The same request, asked once more."""
         return self if sample == self.sample else replace(self, sample=sample)
 
 
 def render(
-    prompt: Prompt, context: Context, *, model: str, sample: int = 0, parameters: Mapping[str, Any] | None = None
+    prompt: Prompt,
+    context: Context,
+    *,
+    model: str,
+    sample: int = 0,
+    parameters: Mapping[str, Any] | None = None,
+    budget: int = BUDGET,
 ) -> Request:
     """The request that puts a context to a model. Pure: the same input gives the same request, in any process.
 
-    `parameters` go into the generation config (whole numbers, text, objects; a float has no canonical form).
+    `parameters` go into the generation config (whole numbers, text, objects; a float has no canonical form). A request
+    of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so.
     Raises BadInput where the template fails or the model's name is none. Complexity: O(what is shown).
     """
     if not _MODEL.fullmatch(model):
         raise BadInput(f"{model!r} is no model's name; expected one such as gemini-3.8-flash")
     view, resources = _view(context), context.state.resources
     world = world_state_json(view.world)
+    everyone = tuple(actor.id for actor in context.world_state.actors)
+    shown = world["actors"]
+    room = CHARACTERS_PER_TOKEN * budget - FIXED
+    if len(everyone) * 20 > room or len(exact_json(shown)) + 3 * len(exact_json(everyone)) > room:
+        fitted = _fitted(view.world, shown, room)
+        view = _View(view.world._replace(actors=fitted), _among(view.may_move, fitted))
+        world, everyone = world_state_json(view.world), tuple(actor.id for actor in fitted)
+    left_out = len(context.world_state.actors) - len(everyone)
     asked: Json = {"round": {"epoch": context.round.epoch, "n": context.round.n}}
     if context.actor is not None:
         asked["you"] = context.actor
@@ -433,6 +505,8 @@ def render(
     history = [_past(decision, resources) for decision in context.history]
     units = {name: {"decimals": resource.scale, "unit": resource.unit} for name, resource in resources.items()}
     data = {**asked, "resources": units, "world_state": world} | ({"history": history} if history else {})
+    if left_out:
+        data["left_out"] = {"actors": left_out}
     given = {
         "data": exact_json(data),
         "limits": tuple(name for name in world["constraints"] if name in _RULES),
@@ -440,10 +514,10 @@ def render(
         "has_history": bool(history),
         "has_mandate": view.may_move is not None,
         "has_frozen": any(actor.frozen for actor in view.world.actors),
+        "has_left_out": left_out > 0,
     }
     given = {name: given[name] for name in prompt.variables}
     system, user = _filled(prompt, "system", given), _filled(prompt, "user", given)
-    everyone = tuple(actor.id for actor in context.world_state.actors)
     ids = (everyone if view.may_move is None else view.may_move, everyone, tuple(resources))
     own = {"responseMimeType": "application/json", **(parameters or {})}
     constraints = world.pop("constraints")

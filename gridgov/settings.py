@@ -13,6 +13,9 @@ class Settings(NamedTuple):
     runs: Path
     """`GRIDGOV_RUNS`: the folder of the run store."""
 
+    home: Path
+    """`GRIDGOV_HOME`: the folder of the Postgres of our own."""
+
     database_url: str | None
     """`GRIDGOV_DATABASE_URL`: the Postgres of the grid; None means one of our own, see `embedded`."""
 
@@ -25,19 +28,34 @@ class Settings(NamedTuple):
     api_key: str | None
     """`GRIDGOV_API_KEY`: the key that it is called with."""
 
-    public_url: str
-    """`GRIDGOV_PUBLIC_URL`: where people open what a link names."""
+    public_url: str | None
+    """`GRIDGOV_PUBLIC_URL`: where people open what a link names; None is where the app is called."""
+
+    gemini_api_key: str | None
+    """`GEMINI_API_KEY`: the key that Gemini is asked with."""
+
+    gemini_base_url: str | None
+    """`GRIDGOV_GEMINI_BASE_URL`: where Gemini is asked; None is at Google."""
+
+
+def _home(data: str | None) -> Path:
+    """Where a user's data go; root's server runs as another user, who cannot enter root's home."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/gridgov")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "gridgov"
 
 
 def load() -> Settings:
     """The settings of this process's environment."""
     given = os.environ.get
-    api_url = (given("GRIDGOV_API_URL") or "http://127.0.0.1:8080").rstrip("/")
     return Settings(
         runs=Path(given("GRIDGOV_RUNS") or "runs"),
+        home=Path(given("GRIDGOV_HOME") or _home(given("XDG_DATA_HOME"))),
         database_url=given("GRIDGOV_DATABASE_URL") or None,
         grid=given("GRIDGOV_GRID") or "main",
-        api_url=api_url,
+        api_url=(given("GRIDGOV_API_URL") or "http://127.0.0.1:8080").rstrip("/"),
         api_key=given("GRIDGOV_API_KEY") or None,
-        public_url=(given("GRIDGOV_PUBLIC_URL") or api_url).rstrip("/"),
+        public_url=(given("GRIDGOV_PUBLIC_URL") or "").rstrip("/") or None,
+        gemini_api_key=given("GEMINI_API_KEY") or None,
+        gemini_base_url=given("GRIDGOV_GEMINI_BASE_URL") or None,
     )

@@ -1,4 +1,4 @@
-"""Where a history comes from: an export, a run of the store, or a journal in a file; nothing is judged here."""
+"""Where a history comes from: an export, a run of the store, a journal in a file, a grid; nothing is judged here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 from pyarrow.types import is_dictionary, is_string
@@ -17,8 +17,11 @@ from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.export import FORM, Metrics, do, first_line, is_locked, metrics, query, seals
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
-from gridgov.replay import chain, fold
+from gridgov.replay import chain, fold, replay
 from gridgov.state import State
+
+if TYPE_CHECKING:
+    from gridgov.grid import Grid
 
 _FETCH = 4096
 _SHOWN = 8
@@ -114,6 +117,20 @@ class Source:
             if record.kind == "genesis" or record.kind == "close":
                 yield state.world_state(record.epoch)
 
+    def world_state(self, epoch: int | None = None, entry: int | None = None) -> WorldState:
+        """The WorldState at the end, at the close of an epoch, or after the record that made a ledger entry.
+
+        Raises BadInput where the history never comes to that epoch or entry. Complexity: O(records).
+        """
+        try:
+            return replay(self.records(), epoch=epoch, entry=entry).world_state(epoch)
+        except KeyError:
+            last = replay(self.records())
+        asked = f"epoch {epoch}" if epoch is not None else f"entry {entry}"
+        raise BadInput(
+            f"{self.path} has no {asked}: it has epochs 0 to {last.epoch - 1} and entries 1 to {last.entries}"
+        )
+
     def entries(self) -> list[LedgerEntry] | None:
         """The ledger as it was stored; None for a journal, which has none. Raises Damaged where a row is no entry."""
         if self.connection is None:
@@ -180,6 +197,53 @@ class Source:
             return metrics(self.connection.cursor(), self.run_id)
 
 
+class GridSource(Source):
+    """A grid in Postgres, as it was when it was opened.
+
+    What the journal does not say of a run (`info`, tables, files, metrics), a grid does not have: `export_grid` makes
+    an export of it, which does.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(Path(grid.name), None, {})
+        self.grid = grid
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self.grid.close()
+
+    def lines(self) -> Iterator[tuple[str, bytes]]:
+        """Bodies and digests in their order, unchecked."""
+        return self.grid.lines()
+
+    def world_state(self, epoch: int | None = None, entry: int | None = None) -> WorldState:
+        """As that of any source; now, and at the close of an epoch, it is had without the journal, as of now."""
+        from gridgov.postgres import Reader
+
+        if self.grid.head() is None:
+            raise BadInput(f"{self.path}: has no genesis, nothing was recorded yet")
+        if entry is not None:
+            return super().world_state(epoch, entry)
+        reader = Reader(self.grid.url, self.grid.grid, size=1)
+        try:
+            return reader.world_state(epoch)
+        finally:
+            reader.close()
+
+    def entries(self) -> list[LedgerEntry]:
+        """The ledger as it is stored. Raises Damaged where a row is no entry."""
+        return self.grid.entries()
+
+    def named(self, name: str, **values: Any) -> Iterator[dict[str, Any]]:
+        """Rows of a query, each by column; of those that are asked of an export, a grid knows the interactions."""
+        from gridgov.grid import exported
+
+        row = self.grid.exchange(values["proposal"]) if name == "interaction" else None
+        if row is not None:
+            found = exported(row)
+            yield {**found, "called_at": found.pop("at")}
+
+
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while rows := cursor.fetchmany(_FETCH):
         yield from rows
@@ -196,13 +260,14 @@ def reading(path: Path) -> Iterator[None]:
         raise Damaged(f"{path}: cannot be read, it is damaged or cut off ({first_line(error)})") from None
 
 
-def open_source(text: str, runs: Path) -> Source:
+def open_source(text: str, runs: Path, database: tuple[str, str] | None = None) -> Source:
     """Opens a history: an export or a journal by path, or a run of the store by id; `PATH#RUN_ID` where there are many.
 
-    Raises BadInput where there is none, Damaged where it is not what it was.
+    `postgres` is the grid of `database`, its address and the grid's name. Raises BadInput where there is none, Damaged
+    where it is not what it was, Unreachable where the database gives no answer.
     """
     if text == "postgres":
-        raise BadInput("postgres is no source in this version; export a run, or give a .duckdb or .jsonl file")
+        return _grid(database)
     path, run_id = Path(text), None
     if not path.is_file() and "#" in text:
         name, _, run_id = text.rpartition("#")
@@ -214,6 +279,14 @@ def open_source(text: str, runs: Path) -> Source:
     if path.suffix != ".duckdb":
         raise BadInput(f"{path}: expected a .duckdb export, a .jsonl journal or the id of a run")
     return _export(path, run_id)
+
+
+def _grid(database: tuple[str, str] | None) -> GridSource:
+    if database is None:
+        raise BadInput("postgres: no database is known; set GRIDGOV_DATABASE_URL, or start one with `gridgov up`")
+    from gridgov.grid import Grid
+
+    return GridSource(Grid(*database))
 
 
 def stored(runs: Path) -> list[dict[str, Any]]:

@@ -20,13 +20,14 @@ from gridgov import __version__, export
 from gridgov.cassette import Interaction
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Decision, Settlement, canonical
-from gridgov.ledger import MemoryLedger
+from gridgov.ledger import Ledger
 from gridgov.model import Outcome
 from gridgov.propose import Proposer
 from gridgov.source import open_source
 from gridgov.verify import verify
 from sim import policies
 from sim.bound import Baseline, baselines, plan
+from sim.live import Live
 from sim.loading import load
 from sim.report import Summary
 from sim.runner import Result, Runner, Seat
@@ -44,7 +45,7 @@ class Launched(NamedTuple):
     result: Result
 
 
-def launch(
+def launch(  # noqa: PLR0913 - keywords, one for each thing that may differ
     scenario: Scenario,
     *,
     out: Path,
@@ -54,6 +55,8 @@ def launch(
     bound: bool = False,
     world: World | None = None,
     known: Mapping[str, Baseline] | None = None,
+    ledger: Ledger | None = None,
+    live: Live | None = None,
 ) -> Launched:
     """Plays a scenario and exports it into a folder; nothing is published before the run is complete.
 
@@ -63,6 +66,8 @@ def launch(
         progress: Is told of every closed epoch.
         bound: Whether the best that was possible is worth any time.
         now: When the run started, for the export only.
+        live: How models are asked, where the scenario has a live one; what they say is recorded.
+        ledger: Where the run is kept while it is played, empty; by default in memory.
         world, known: The scenario's world and baselines, where the caller has them already.
 
     Raises:
@@ -71,10 +76,13 @@ def launch(
     """
     started = time.perf_counter()
     world = World(scenario) if world is None else world
-    tape = Tape(scenario, record)
+    asked = [speaker.name for speaker in scenario.speakers if speaker.kind == "gemini"]
+    if asked and (live is None or record is None):
+        raise BadInput(f"proposer {asked[0]}: a live model needs a key and a recording; set GEMINI_API_KEY")
+    tape = Tape(scenario, record, live if asked else None)
     with export.Store(out) as store:  # opened before the run: it makes itself ready while the run goes on
         with tape, collector_off():
-            result = Runner(scenario, world, seats(scenario, world, tape), MemoryLedger()).run(progress)
+            result = Runner(scenario, world, seats(scenario, world, tape), ledger).run(progress)
         known = baselines(world, at_any_cost=bound) if known is None else known
         run = _export(result, tape, known, now, time.perf_counter() - started)
         path = _published(store, run)
@@ -139,9 +147,7 @@ def _proposer(speaker: Speaker, scenario: Scenario, world: World, tape: Tape) ->
         assert speaker.path is not None
         resources = {resource.name: resource for resource in scenario.resources}
         return tape.recorded(Fixture(speaker.path, resources), speaker)
-    if speaker.kind == "cassette":
-        return tape.replayed(speaker)
-    raise BadInput(f"proposer {speaker.name}: this version asks no live model; use a policy, a fixture or a cassette")
+    return tape.replayed(speaker) if speaker.kind == "cassette" else tape.asked(speaker)
 
 
 def _policy(speaker: Speaker, scenario: Scenario, world: World) -> Proposer:
@@ -201,7 +207,7 @@ def _export(
         below = scenario.commons.collapse_below or 0
         commons = export.Commons(scenario.commons.actor, scenario.commons.resource, below, harvesters(scenario))
     return export.Run(
-        run_id=run_id(scenario, records[0].body),
+        run_id=run_id(scenario, records[0].body, now if tape.live is not None else None),
         scenario=scenario.name,
         description=scenario.description,
         overrides=scenario.overrides,
@@ -289,6 +295,7 @@ def _summary(
         settled=Counter(s.decision for s in payloads(result, Settlement)),
         example=_example(result),
         unused=tape.unused(),
+        calls=tape.calls(),
         head=result.head_digest,
         export=str(path),
         seconds=seconds,

@@ -78,6 +78,7 @@ class Summary(NamedTuple):
     settled: Mapping[str, int]
     example: str | None
     unused: int
+    calls: Mapping[str, Any] | None
     head: str
     export: str
     seconds: float
@@ -97,6 +98,7 @@ class Summary(NamedTuple):
             "head_digest": self.head,
             "export": self.export,
             "interactions": dict(self.interactions),
+            **({} if self.calls is None else {"calls": dict(self.calls)}),
             "expectations": [{"text": text, "held": held} for text, held in self.expectations],
             "seconds": self.seconds,
         }
@@ -220,6 +222,8 @@ def _notes(console: Console, summary: Summary) -> None:
     if synthetic or recorded:
         share = f"{synthetic:,} of {synthetic + recorded:,} replies are synthetic: no model said them"
         console.print(share if synthetic else f"{recorded:,} recorded replies of a model", markup=False)
+    if summary.calls is not None:
+        console.print(_calls(summary.calls), markup=False)
     if summary.unused:
         console.print(f"{summary.unused:,} recorded replies were never asked for", markup=False)
     for text, held in summary.expectations:
@@ -229,6 +233,18 @@ def _notes(console: Console, summary: Summary) -> None:
     console.print(
         f"run {summary.run_id}, {summary.seconds:.1f} s, head {summary.head[:16]}..., in {summary.export}", markup=False
     )
+
+
+def _calls(calls: Mapping[str, Any]) -> str:
+    """What the model's answers cost, in one line."""
+    tokens, waited = calls["tokens"], calls["latency_ms"]
+    parts = [f"{calls['made']:,} calls", f"{calls['known']:,} replies were recorded before"]
+    if tokens:
+        parts.append(", ".join(f"{count:,} {kind}" for kind, count in tokens.items()) + " tokens")
+    parts.append(f"cost {calls['cost']} ({calls['price_table']})" if calls["cost"] is not None else "cost unknown")
+    if waited:
+        parts.append(f"{waited['median']:,} ms each (median), {waited['max']:,} at most")
+    return f"{'; '.join(parts)}; recorded in {calls['recording']}"
 
 
 # --- other things that people look at ---------------------------------------------------------------------------------

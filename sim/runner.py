@@ -68,6 +68,21 @@ class Result:
         return self.engine.state.digest.hex()
 
 
+def genesis_of(scenario: Scenario, world: World) -> Genesis:
+    """The first record of a run: who and what there is, the rules of the first epoch, and the opening balances."""
+    actors = (Actor(BOUNDARY, BOUNDARY_TYPE), *(Actor(actor.id, actor.type) for actor in scenario.actors))
+    return Genesis(
+        scenario.seed,
+        scenario.start_at,
+        scenario.length,
+        actors,
+        tuple(scenario.resources),
+        world.constraints(1),
+        scenario.opening,
+        scenario.resolved(),
+    )
+
+
 class Runner:
     """Plays a scenario epoch by epoch over one ledger."""
 
@@ -96,18 +111,7 @@ class Runner:
 
     def _begin(self) -> None:
         scenario = self.scenario
-        actors = (Actor(BOUNDARY, BOUNDARY_TYPE), *(Actor(actor.id, actor.type) for actor in scenario.actors))
-        genesis = Genesis(
-            scenario.seed,
-            scenario.start_at,
-            scenario.length,
-            actors,
-            tuple(scenario.resources),
-            self.world.constraints(1),
-            scenario.opening,
-            scenario.resolved(),
-        )
-        self.engine.append(genesis, scenario.start_at)
+        self.engine.append(genesis_of(scenario, self.world), scenario.start_at)
         mandates = {seat.name: seat.speaker.mandate for seat in self.seats if not seat.shadow}
         mandates = {name: mandate for name, mandate in mandates.items() if mandate is not None}
         if mandates:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gridgov.cassette import Cassette, CassetteProposer, Interaction, Recorder, Recording, read, recording
-from gridgov.errors import BadInput
-from gridgov.prompt import FOLDER, load
-from gridgov.propose import Proposer
+from gridgov.errors import BadInput, ProposerFailed
+from gridgov.model import Malformed, Unavailable
+from gridgov.prompt import FOLDER, MODEL, load
+from gridgov.propose import Answer, Context, Proposer
+from sim.live import Live
 from sim.scenario import Scenario, Speaker
+
+
+class Unasked:
+    """Stands for a live model where none is asked, as when a scenario is only checked."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def rounds(self, epoch: int) -> int | None:
+        """As the scenario says."""
+        return None
+
+    def propose(self, context: Context) -> Answer | Malformed | Unavailable:
+        """Raises ProposerFailed: there is nobody to ask."""
+        raise ProposerFailed(f"proposer {self._name}: a live model is asked by `gridgov run` only")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -24,11 +42,12 @@ class Tape:
     Two proposers that play the same cassette share it, so that what nobody asked for is known.
     """
 
-    def __init__(self, scenario: Scenario, record: Path | None = None) -> None:
+    def __init__(self, scenario: Scenario, record: Path | None = None, live: Live | None = None) -> None:
         self.scenario = scenario
+        self.live = live
         if record is not None and any(_same(record, path) for path in scenario.files.values()):
             raise BadInput(f"--record {record}: the scenario reads this file; choose another name")
-        self.recorder = None if record is None else Recorder(record)
+        self.recorder = None if record is None else Recorder(record, resume=live is not None)
         self.cassettes: dict[Path, Cassette] = {}
         self._used: list[CassetteProposer | Recording] = []
 
@@ -46,11 +65,50 @@ class Tape:
 
     def recorded(self, proposer: Proposer, speaker: Speaker) -> Proposer:
         """The proposer, with every answer recorded as a synthetic reply where a recording is asked for."""
-        if self.recorder is None:
+        if self.recorder is None or self.live is not None:
             return proposer
         made = recording(proposer, speaker.policy or speaker.kind, load(speaker.prompt, FOLDER), self.recorder)
         self._used.append(made)
         return made
+
+    def asked(self, speaker: Speaker) -> Proposer:
+        """A proposer that asks a model what the recording does not know yet, and records what comes."""
+        prompt = load(speaker.prompt, FOLDER)
+        if self.live is None or self.recorder is None:
+            return Unasked(speaker.name)
+        made = Recording(
+            self.live,
+            prompt,
+            self.recorder,
+            model=speaker.model or MODEL,
+            ask_again=speaker.on_unavailable == "stop",
+        )
+        self._used.append(made)
+        return made
+
+    def calls(self) -> dict[str, Any] | None:
+        """What the calls of this run came to: how many, tokens by kind, cost, latency; None where there was none.
+
+        `known` of the replies were recorded before, and cost nothing now; tokens and cost are those of all replies.
+        """
+        if self.live is None:
+            return None
+        used = self.used()
+        tokens: Counter[str] = Counter()
+        for one in used:
+            tokens.update(one.usage)
+        priced = [Decimal(one.cost) for one in used if one.cost is not None]
+        waited = sorted(one.latency_ms for one in used if one.latency_ms is not None)
+        return {
+            "made": self.live.calls,
+            "known": len(used) - self.live.calls,
+            "attempts": sum(one.attempts for one in used),
+            "tokens": dict(sorted(tokens.items())),
+            "cost": str(sum(priced, Decimal(0))) if priced else None,
+            "price_table": next((one.price_table for one in used if one.price_table is not None), None),
+            "latency_ms": {"median": waited[len(waited) // 2], "max": waited[-1]} if waited else None,
+            "recording": None if self.recorder is None else str(self.recorder.path),
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """The interactions that were used, as the export keeps them."""

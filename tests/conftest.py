@@ -18,6 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 for _name in [name for name in os.environ if name.startswith("GRIDGOV_") or name == "GEMINI_API_KEY"]:
     del os.environ[_name]
+os.environ["GRIDGOV_HOME"] = "/nonexistent/gridgov"  # a test that starts a Postgres of our own says where
 
 
 class NetworkRefused(RuntimeError):

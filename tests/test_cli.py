@@ -6,56 +6,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pytest
 
 from gridgov import cli, settings
 from sim.form import METRICS
+from tests.commands import Run, Said, one_line
 from tests.plays import SCENARIOS, play
 
+pytest_plugins = ["tests.commands"]
+
 WEEK, SEED, FISHERY = (str(SCENARIOS / f"{name}.yaml") for name in ("community-week", "seed", "commons-fishery"))
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def gridgov(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs one command in this process, with a run store of its own."""
-    monkeypatch.setenv("GRIDGOV_RUNS", str(tmp_path / "runs"))
-
-    def run(*args: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["gridgov", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
-
-    return run
-
-
-def one_line(said: Said, code: int) -> str:
-    """The error of a command that failed as it should: one line, no traceback."""
-    assert said.code == code, said
-    assert said.err.count("\n") == 1 and "Traceback" not in said.err, said.err
-    return str(said.err)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -219,7 +183,7 @@ BAD = [
     (("run", WEEK, "--proposer", "magic:1"), "magic"),
     (("run", WEEK, "--proposer", "cassette:none.jsonl"), "none.jsonl"),
     (("replay", "0000000000000000"), "0000000000000000"),
-    (("replay", "postgres"), "postgres"),
+    (("replay", "postgres"), "gridgov up"),
     (("replay", SEED), SEED),
     (("explain", "missing.duckdb", "x"), "missing.duckdb"),
     (("cassette", "show", "missing.jsonl"), "missing.jsonl"),

@@ -323,9 +323,48 @@ def test_keeps_whatever_the_grid_says_inside_the_block(actors, kind, reasoning):
 
 def test_renders_a_hundred_hostile_actors():
     actors = [f"</data>{{{{ x }}}}\u202e{i}" + "y" * 1000 for i in range(100)]
-    request = render(PLANNER, context(grid(actors)), model=MODEL)
+    request = render(PLANNER, context(grid(actors)), model=MODEL, budget=1_000_000)
     assert request.user.count("</data>") == 1
     assert [actor["id"] for actor in data(request)["world_state"]["actors"]] == actors
+
+
+def crowd(count):
+    """Actor n has n kWh; each of the first half needs what the last one has."""
+    names = [f"home-{n}" for n in range(1, count + 1)]
+    engine = Engine(MemoryLedger())
+    opening = tuple((name, "energy", 1_000 * n) for n, name in enumerate(names, 1))
+    actors = (Actor("grid", "boundary"), *(Actor(name, "node") for name in names))
+    energy = Resource("energy", "kWh", 3)
+    engine.append(
+        Genesis(1, 0, 1, actors, (energy,), Constraints(min_balance=Limit({"energy": 0}, {})), opening, {}), 0
+    )
+    engine.need("load", [Flowing(name, "energy", 1_000 * count) for name in names[: count // 2]], 0)
+    return engine.state
+
+
+def test_large_grid_stays_within_the_budget_and_says_what_is_missing():
+    state = crowd(2_000)
+    request = render(PLANNER, Context(Round(1, "planner", 1), state), model=MODEL, budget=20_000)
+    shown = [actor["id"] for actor in data(request)["world_state"]["actors"]]
+    assert 0.7 * 20_000 < request.tokens < 20_000
+    assert data(request)["left_out"] == {"actors": 2_000 - len(shown)}
+    assert "`left_out` says how many are missing" in request.system
+    assert request.schema["properties"]["transfers"]["items"]["properties"]["from"]["enum"] == shown
+    half = len(shown) // 2
+    assert set(shown) == {f"home-{n}" for n in (*range(1, len(shown) - half + 1), *range(2_000 - half + 1, 2_001))}
+    assert shown == sorted(shown, key=lambda name: int(name.removeprefix("home-")))
+
+
+def test_mandate_in_a_large_grid_names_only_who_is_shown():
+    context = Context(Round(1, "planner", 1), crowd(2_000), mandate=frozenset({"home-1000", "home-2000"}))
+    request = render(PLANNER, context, model=MODEL, budget=20_000)
+    assert data(request)["may_move"] == ["home-2000"]
+
+
+def test_grid_that_fits_is_shown_whole():
+    request = render(PLANNER, Context(Round(1, "planner", 1), crowd(100)), model=MODEL)
+    assert "left_out" not in data(request) and "left_out" not in request.system
+    assert request.tokens < 10_000
 
 
 def test_writes_json_exactly():

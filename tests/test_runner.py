@@ -399,7 +399,8 @@ def test_kind_of_a_proposer_leaves_the_digest_alone(tmp_path: Path) -> None:
     assert again.interactions["synthetic"] == 90
 
 
-def test_seats_of_a_scenario_with_a_live_model_are_refused_in_this_version() -> None:
+def test_live_model_is_asked_by_a_run_alone() -> None:
     scenario = loads(world("proposers: [{kind: gemini}]\n"), "test.yaml", lambda file: SCENARIOS / file)
-    with pytest.raises(BadInput, match="no live model"):
-        seats(scenario, World(scenario))
+    world_ = World(scenario)
+    with pytest.raises(ProposerFailed, match="asked by `gridgov run` only"):
+        Runner(scenario, world_, seats(scenario, world_)).run()

@@ -159,6 +159,7 @@ def test_group_commit_beside_pgbench(server: Embedded, grid: tuple[str, str], tm
 
 LARGE = """
 INSERT INTO journal SELECT (SELECT max(seq) FROM journal) + n, 2, 'proposal', 'epoch', gen_random_uuid(), 'executed',
+    NULL,
     '{"at":0,"epoch":2,"kind":"control","payload":{"paused":false},"seq":' || (SELECT max(seq) FROM journal) + n || '}',
     sha256(n::text::bytea)
     FROM generate_series(1, %(entries)s) AS n;

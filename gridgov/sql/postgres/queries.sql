@@ -406,7 +406,7 @@ AND (l.actor_from = ANY(%(actors)s::uuid[]) OR l.actor_to = ANY(%(actors)s::uuid
 ORDER BY l.id DESC
 
 -- name: outbox_lag
-SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT %(most)s) AS found
+SELECT count(*) FROM (SELECT seq FROM outbox ORDER BY seq LIMIT %(most)s) AS found
 
 -- ---------------------------------------------------------------- a grid as a history: read as a whole, and checked
 
@@ -483,12 +483,6 @@ AND CASE
     ELSE has_any_column_privilege(r.role, c.oid, p.privilege)
 END
 
--- name: stream_session
--- For a session whose COPYs cannot take parameters: how far they go is set beforehand.
-SELECT
-    set_config('role', $1, false), set_config('search_path', quote_ident($2) || ', pg_temp', false),
-    set_config('timezone', 'UTC', false), set_config('gridgov.seq', $3, false), set_config('gridgov.entries', $4, false)
-
 -- name: stream_ledger
 -- Resources by their place in order of name, from 1; an amount beyond its scale, in minor units, is NULL.
 SELECT
@@ -506,4 +500,16 @@ FROM (
 ORDER BY id
 
 -- name: stream_journal
-SELECT seq, body, digest FROM journal WHERE seq <= current_setting('gridgov.seq')::bigint ORDER BY seq
+SELECT seq, epoch, kind, at, body, encode(digest, 'hex') AS digest
+FROM journal WHERE seq <= current_setting('gridgov.seq')::bigint ORDER BY seq
+
+-- name: stream_session
+-- For a session whose COPYs cannot take parameters: how far they go is set beforehand.
+SELECT
+    set_config('role', $1, false), set_config('search_path', quote_ident($2) || ', pg_temp', false),
+    set_config('timezone', 'UTC', false), set_config('gridgov.seq', $3, false), set_config('gridgov.entries', $4, false)
+
+-- ---------------------------------------------------------------- the server
+
+-- name: server
+SELECT current_setting('server_version_num')::integer AS version, clock_timestamp() AS now

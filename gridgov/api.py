@@ -1,0 +1,1045 @@
+"""The HTTP app: keys, limits, strict JSON, status codes, problem details, metrics, logs; what is done is in `service`.
+
+Bodies are read strictly (`reply.load`): numbers stay exact, nothing is coerced. Endpoints run on threads; health and
+metrics are answered on the event loop, so that they live when all threads are busy.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gridgov import postgres
+from gridgov.auth import Caller, Keys
+from gridgov.errors import BadInput, Conflict, GridgovError
+from gridgov.forms import (
+    BODIES,
+    EPOCH_MAX,
+    ROUND_ID,
+    SEQ_MAX,
+    UUID,
+    AckBody,
+    ActAnswer,
+    ActivationBody,
+    ActorBody,
+    AnyAnswer,
+    Body,
+    CloseBody,
+    ConstraintsBody,
+    ContextAnswer,
+    ControlBody,
+    FlowsBody,
+    FreezeBody,
+    OutcomeAnswer,
+    PageAnswer,
+    ReasonBody,
+    SubmissionBody,
+    TransfersBody,
+)
+from gridgov.model import Malformed, Outcome
+from gridgov.postgres import Committed, Pool, Reader, Unreachable, Writer
+from gridgov.reply import Fault, load
+from gridgov.service import (
+    DEADLINE_S,
+    Asked,
+    Failure,
+    Forbidden,
+    NotReady,
+    NotThere,
+    Recorded,
+    Service,
+    Submission,
+)
+from gridgov.wire import Json
+
+MAX_IN_FLIGHT = 256
+"""Most requests at once; those beyond it are asked to come back."""
+
+BODY_MAX = 1 << 20
+REPLY_MAX = 10 << 20
+"""Most bytes of a body, and of one that carries a model's reply."""
+
+LARGE = 1 << 15
+"""Bodies above so many bytes are read on a thread."""
+
+RETRY_AFTER_S = 2
+HEALTH_S = 5.0
+"""How long the database may take to answer a question about its health."""
+
+REOPEN_S = 1.0
+"""How long a failure to open the database stands before the next try."""
+
+SHUTDOWN_S = 30
+PROBLEMS = "application/problem+json"
+
+_access = logging.getLogger("gridgov.access")
+_reports = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_DURATION = r"^[1-9][0-9]{0,5}(s|m|h)$"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+T = TypeVar("T")
+
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+TITLES = {
+    400: "This cannot be read",
+    401: "A key is needed",
+    403: "This key may not do that",
+    404: "There is no such thing",
+    405: "This cannot be done here",
+    409: "It stands for something else",
+    413: "Too large",
+    422: "What was sent is wrong",
+    500: "Something went wrong here",
+    503: "Not now",
+}
+DETAILS = {
+    400: "expected a value, found the end (character 17)",
+    401: "send a key that is good: Authorization: Bearer gridgov_...",
+    403: "this needs a key with the scope operate",
+    404: "there is no proposal 5b1f6f0e-3f38-5c5c-9a55-0d2f8f0d9f10",
+    405: "Method Not Allowed",
+    409: "proposal 5b1f6f0e-3f38-5c5c-9a55-0d2f8f0d9f10 was decided before with other input (executed)",
+    413: "the body has more than 1048576 bytes",
+    422: "unknown resource 'enrgy'; did you mean 'energy'?",
+    500: "this is a fault of the app; the log has it under the request id",
+    503: "the database gave no answer; try again",
+}
+
+
+class Problem(HTTPException):
+    """A request that cannot be answered; `extra` are members beside those of RFC 9457."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(status, detail, dict(headers) if headers else None)
+        self.extra = extra
+
+
+class Answer(JSONResponse):
+    """JSON as it is: exact numbers, UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _problem(request_id: str, status: int, detail: str, headers: Mapping[str, str] | None, extra: Json) -> Response:
+    said = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    own = dict(headers or {})
+    if status == 503:
+        own.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return Answer({**said, "instance": request_id, **extra}, status, own, PROBLEMS)
+
+
+def _of(error: GridgovError) -> Problem:
+    """What an error of ours is over HTTP."""
+    said = str(error)
+    if isinstance(error, Recorded):
+        return Problem(409, said, recorded=error.recorded, differs=error.differs)
+    if isinstance(error, Conflict):
+        return Problem(409, said)
+    if isinstance(error, BadInput):
+        return Problem(422, said, path=list(error.path)) if error.path else Problem(422, said)
+    if isinstance(error, NotThere | Forbidden):
+        return Problem(404 if isinstance(error, NotThere) else 403, said)
+    if isinstance(error, NotReady):
+        return Problem(503, said)
+    if isinstance(error, Unreachable):
+        return Problem(503, re.sub(r" \(.*\)", "", said, flags=re.DOTALL))  # without the address of the database
+    _reports.error("a request failed: %s", error, exc_info=error)
+    return Problem(500, DETAILS[500])
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for these"
+    extra = error.extra if isinstance(error, Problem) else {}
+    return _problem(_id_of(request.scope), error.status_code, str(error.detail), error.headers, extra)
+
+
+async def _on_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GridgovError), "registered for these"
+    return await _on_http(request, _of(error))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """What FastAPI finds wrong with a path, a query or a header: 400 for a header, 422 for the others."""
+    assert isinstance(error, RequestValidationError), "registered for these"
+    return await _on_http(request, _invalid(400 if error.errors()[0]["loc"][0] == "header" else 422, error.errors()))
+
+
+def _invalid(status: int, errors: Any) -> Problem:
+    found = [{"path": list(one["loc"]), "message": one["msg"]} for one in errors[:20]]
+    where = ".".join(str(step) for step in found[0]["path"])
+    return Problem(status, f"{where}: {found[0]['message']}", path=found[0]["path"], errors=found)
+
+
+def _id_of(scope: Scope) -> str:
+    return str(scope.get("gridgov.request_id", ""))
+
+
+# --- bodies, read strictly --------------------------------------------------------------------------------------------
+
+_UNREADABLE = {Fault.TRUNCATED, Fault.NOT_PURE_JSON, Fault.MULTIPLE_VALUES, Fault.NO_ANSWER, Fault.WRONG_TYPE}
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]|[,:]', re.DOTALL)
+
+
+def _json(data: bytes | str) -> Any:
+    """A body as JSON, exactly. Raises Problem."""
+    value = load(data)
+    if isinstance(value, Malformed):
+        raise Problem(400 if value.code in _UNREADABLE else 422, f"the body is no JSON as it must be: {value.detail}",
+                      code=value.code)  # fmt: skip
+    return value
+
+
+def _cut(text: str, name: str) -> tuple[str, str | None]:
+    """The text of an object with null for the value of a key, and the text of that value; None where it has no such.
+
+    Nothing is checked, and nothing is nested: what isn't JSON is found by whoever reads the two texts.
+    """
+    depth, start, key, last = 0, -1, "", ""
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if token in ("]", "}"):
+            depth -= 1
+        if start >= 0 and ((token == "," and depth == 1) or (depth == 0 and token == "}")):
+            return f"{text[:start]}null{text[match.start() :]}", text[start : match.start()].strip()
+        if token in ("[", "{"):
+            depth += 1
+        elif depth == 1 and token == ":" and start < 0:
+            if key == f'"{name}"' and last in ("{", ","):
+                start = match.end()
+        elif depth == 1 and token[0] == '"':
+            key = token
+            continue
+        last = token
+    return text, None
+
+
+def _submission(data: bytes) -> Any:
+    """The body of a submission; in place of a model's reply stand its bytes, as they came."""
+    try:
+        rest, reply = _cut(data.decode(), "model_response")
+    except UnicodeDecodeError:
+        return _json(data[:BODY_MAX])
+    if len(rest) > BODY_MAX:
+        raise Problem(413, f"the body has more than {BODY_MAX} bytes beside model_response")
+    value = _json(rest)
+    if reply is None or not isinstance(value, dict) or reply == "null":
+        return value
+    try:
+        found = json.loads(reply)
+    except ValueError as error:
+        raise Problem(400, f"the body is no JSON: model_response: {error}") from None
+    except RecursionError:
+        found = {}
+    if isinstance(found, str):
+        raw = found.encode("utf-8", "surrogatepass")
+    elif isinstance(found, dict):
+        raw = reply.encode()
+    else:
+        raise Problem(422, "model_response: expected an object or text", path=["model_response"])
+    return {**value, "model_response": raw}
+
+
+async def _received(request: Request, most: int) -> bytes:
+    """The bytes of a body. Raises Problem where there are too many."""
+    too_large = Problem(413, f"the body has more than {most} bytes", {"Connection": "close"})
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > most:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _posted(model: type[Body]) -> Any:
+    """The body of a request as a model, for an endpoint's parameter; the key was checked before."""
+    read, most = (_submission, REPLY_MAX) if model is SubmissionBody else (_json, BODY_MAX)
+
+    def parsed(data: bytes) -> Body:
+        value = read(data)
+        if not isinstance(value, dict):
+            raise Problem(422, "expected an object")
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            raise _invalid(422, error.errors(include_url=False, include_input=False, include_context=False)) from None
+
+    async def body(request: Request) -> Body:
+        data = await _received(request, most)
+        return await anyio.to_thread.run_sync(parsed, data) if len(data) > LARGE else parsed(data)
+
+    return Depends(body)
+
+
+# --- the desk: what an app holds --------------------------------------------------------------------------------------
+
+
+class Meters:
+    """What Prometheus is told, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.outcomes = Counter("gridgov_outcomes", "Outcomes recorded by this app", ["outcome"], registry=registry)
+        for outcome in Outcome:
+            self.outcomes.labels(outcome.value)
+        sizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+        self.batch = Histogram("gridgov_batch_size", "Commands in a commit", buckets=sizes, registry=registry)
+        times = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+        self.commit = Histogram("gridgov_commit_seconds", "From batch to commit", buckets=times, registry=registry)
+        self.entries = Gauge("gridgov_ledger_height", "Entries in the ledger", registry=registry)
+        self.records = Gauge("gridgov_journal_height", "Records in the journal", registry=registry)
+        self.lag = Gauge("gridgov_outbox_lag", "Outcomes that nobody acknowledged yet", registry=registry)
+        self.age = Gauge("gridgov_loop_age_seconds", "Since the last outcome; NaN without one", registry=registry)
+        labels = ["method", "route", "status"]
+        self.requests = Counter("gridgov_requests", "Requests answered", labels, registry=registry)
+        self.seconds = Histogram("gridgov_request_seconds", "From request to answer", ["route"], registry=registry)
+
+    def committed(self, batch: Committed) -> None:
+        """A batch was committed."""
+        self.batch.observe(batch.commands)
+        if batch.records:
+            self.commit.observe(batch.seconds)
+            self.records.set(batch.seq)
+            self.entries.set(batch.entries)
+
+
+class Held(NamedTuple):
+    """What is open while the app runs."""
+
+    service: Service
+    acks: Pool
+
+
+class Desk:
+    """What an app holds: its keys, its meters, and the service, which is opened when the database is there."""
+
+    def __init__(
+        self, url: str, grid: str, public_url: str, clock: Callable[[], int], max_in_flight: int, deadline_s: float
+    ) -> None:
+        self.max_in_flight, self.in_flight = max_in_flight, 0
+        self.meters = Meters()
+        self.keys = Keys(url, grid)
+        self.health = anyio.CapacityLimiter(4)
+        self._url, self._grid, self._public_url = url, grid, public_url
+        self._clock, self._deadline_s = clock, deadline_s
+        self._held: Held | None = None
+        self._failure: tuple[float, GridgovError] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `service` is there at once."""
+        return self._held is not None
+
+    @property
+    def service(self) -> Service:
+        """The service. Raises Unreachable where the database is away or not migrated."""
+        held = self._held
+        if held is None:
+            try:
+                held = self.open()
+            except BadInput as error:
+                raise Unreachable(str(error)) from None
+        return held.service
+
+    def open(self) -> Held:
+        """Opens the database, if it isn't open. Raises BadInput where there is no such grid, or Unreachable."""
+        with self._lock:
+            if self._held is None:
+                if self._failure is not None and time.monotonic() < self._failure[0]:
+                    raise self._failure[1]
+                try:
+                    writer = Writer(self._url, self._grid, on_commit=self.meters.committed)
+                except GridgovError as error:
+                    self._failure = (time.monotonic() + REOPEN_S, error)
+                    raise
+                acks = Pool(self._url, self._grid, postgres.APP, 2)
+                service = Service(
+                    writer, Reader(self._url, self._grid), acks, self._clock, self._public_url,
+                    deadline_s=self._deadline_s,
+                    on_outcome=lambda outcome: self.meters.outcomes.labels(outcome.value).inc(),
+                )  # fmt: skip
+                self._held = Held(service, acks)
+            return self._held
+
+    def close(self) -> None:
+        """Finishes what was taken on, and lets go of the database."""
+        with self._lock:
+            held, self._held = self._held, None
+            self._failure = (math.inf, Unreachable("the app is shutting down; ask again when it is back"))
+        if held is not None:
+            held.service.writer.close()
+            held.service.reader.close()
+            held.acks.close()
+        self.keys.close()
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """What a question about health comes to, in good time. Raises Unreachable."""
+        with anyio.move_on_after(HEALTH_S):
+            return await anyio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=self.health)
+        raise Unreachable("the database gave no answer in time")
+
+
+def _desk(request: Request) -> Desk:
+    desk = request.app.state.desk
+    assert isinstance(desk, Desk), "create puts it there"
+    return desk
+
+
+async def _service(request: Request) -> Service:
+    desk = _desk(request)
+    return desk.service if desk.is_open else await anyio.to_thread.run_sync(lambda: desk.service)
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key of `gridgov keys create`")
+
+
+def _admitted(scope: str) -> Any:
+    """Who calls, for an endpoint's parameter. 401 without a good key, 403 where it lacks the scope."""
+
+    async def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Caller:
+        keys, header = _desk(request).keys, request.headers.get("authorization")
+        try:
+            known = keys.at_hand(header)
+            found = keys.caller(header) if known else await anyio.to_thread.run_sync(keys.caller, header)
+        except BadInput as error:
+            raise Unreachable(str(error)) from None
+        if found is None:
+            raise Problem(401, DETAILS[401], {"WWW-Authenticate": 'Bearer realm="gridgov"'})
+        request.scope["gridgov.key"] = found.name
+        if scope not in found.scopes:
+            raise Problem(403, f"this needs a key with the scope {scope}")
+        return found
+
+    return Depends(caller)
+
+
+MayRead = Annotated[Caller, _admitted("read")]
+MayPropose = Annotated[Caller, _admitted("propose")]
+MayOperate = Annotated[Caller, _admitted("operate")]
+Desired = Annotated[Service, Depends(_service)]
+After = Annotated[int, Query(ge=0, le=SEQ_MAX, description="The cursor: what comes after this")]
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+OfEpoch = Annotated[int | None, Query(ge=0, le=EPOCH_MAX)]
+Text = Annotated[str | None, Query(pattern=r"^[^\x00]+$", max_length=200)]
+Name = Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,63}$")]
+ProposalId = Annotated[str, Path(pattern=UUID)]
+EntryId = Annotated[int, Path(ge=1, le=SEQ_MAX)]
+DryRun = Annotated[bool, Query(description="Shows what would be recorded, and records nothing")]
+Key = Annotated[
+    str, Header(alias="Idempotency-Key", pattern="^[ -~]{1,200}$", description="The same again gets the same answer")
+]
+
+
+def _about(answer: type[BaseModel], *statuses: int, body: type[Body] | None = None, example: Any = None) -> Json:
+    """What OpenAPI says of an endpoint: what it answers, how it can fail, and what it is sent."""
+    found: dict[int | str, Any] = {200: {"model": answer}}
+    if example is not None:
+        found[200]["content"] = {"application/json": {"example": example}}
+    for status in sorted({401, 403, 405, 422, 500, 503, *statuses, *((400, 413) if body else ())}):
+        found[status] = _documented(status)
+    about: Json = {"responses": found, "response_model": None}
+    if body is not None:
+        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+        about["openapi_extra"] = {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+        }
+    return about
+
+
+def _documented(status: int) -> Json:
+    said = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": DETAILS[status]}
+    content = {"schema": {"$ref": "#/components/schemas/ProblemBody"}, "example": {**said, "instance": "8c0e51d2"}}
+    found: Json = {"description": TITLES[status], "content": {PROBLEMS: content}}
+    if status == 503:
+        found["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds"}}
+    if status == 401:
+        found["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return found
+
+
+def _asked(request: Request, key: str, body: ReasonBody, dry_run: bool) -> Asked:
+    """An act as it was asked for."""
+    sent = body.model_dump(by_alias=True, exclude_unset=True)
+    return Asked(key, f"{request.method} {request.scope['path']}", sent, dry_run)
+
+
+# --- endpoints: what is -----------------------------------------------------------------------------------------------
+
+v1 = APIRouter(prefix="/v1")
+
+_WORLD = {
+    "epoch": 42, "timestamp": "2025-02-28T12:00:00Z",
+    "actors": [{"id": "actor-1", "type": "node", "balances": {"energy": 100, "water": 50}}],
+    "resources": ["energy", "water", "credits"], "constraints": {"max_transfer": 50, "min_balance": 10},
+}  # fmt: skip
+
+
+@v1.get("/world-state", **_about(AnyAnswer, 404, example=_WORLD))
+def get_world_state(_: MayRead, service: Desired, epoch: OfEpoch = None) -> Response:
+    """The WorldState of now, or as it was at the close of an epoch."""
+    return Answer(service.world_state(epoch))
+
+
+@v1.get("/context", **_about(ContextAnswer, 404))
+def get_context(caller: MayRead, service: Desired, prompt: Name = None, extra: bool = False) -> Response:
+    """The open round of this key, and the request that puts it to a model; repeats until the round has an outcome."""
+    return Answer(service.context(caller, prompt, extra))
+
+
+@v1.get("/proposals", **_about(PageAnswer))
+def get_proposals(
+    _: MayRead,
+    service: Desired,
+    after: After = 0,
+    limit: Limit = 100,
+    outcome: Outcome | None = None,
+    proposer: Text = None,
+    epoch: OfEpoch = None,
+) -> Response:
+    """Proposals with their final outcomes, in order of seq."""
+    said = None if outcome is None else outcome.value
+    return Answer(service.proposals(after, limit, outcome=said, proposer=proposer, epoch=epoch))
+
+
+@v1.get("/proposals/{proposal_id}", **_about(OutcomeAnswer, 404))
+def get_proposal(_: MayRead, service: Desired, proposal_id: ProposalId) -> Response:
+    """What was proposed, and what became of it in the end."""
+    return Answer(service.proposal(proposal_id.lower()))
+
+
+@v1.get("/ledger", **_about(PageAnswer))
+def get_ledger(
+    _: MayRead,
+    service: Desired,
+    after: After = 0,
+    limit: Limit = 100,
+    actor: Text = None,
+    resource: Text = None,
+    kind: Name = None,
+    epoch: OfEpoch = None,
+) -> Response:
+    """Ledger entries, in order of id; amounts in units."""
+    return Answer(service.ledger(after, limit, actor, resource=resource, kind=kind, epoch=epoch))
+
+
+_ENTRY = {
+    "id": 1201, "proposal_id": ROUND_ID, "actor_from": "actor-1", "actor_to": "actor-2", "resource": "energy",
+    "amount": 12.5, "executed_at": "2026-11-22T12:00:00Z", "metadata": {"proposer": "planner"}, "seq": 812,
+    "epoch": 42, "kind": "transfer",
+}  # fmt: skip
+
+
+@v1.get("/ledger/{id}", **_about(AnyAnswer, 404, example=_ENTRY))
+def get_entry(_: MayRead, service: Desired, id: EntryId) -> Response:
+    """One ledger entry."""
+    return Answer(service.entry(id))
+
+
+@v1.get("/journal", **_about(PageAnswer))
+def get_journal(_: MayRead, service: Desired, after: After = 0, limit: Limit = 100, kind: Name = None) -> Response:
+    """Journal records as they are chained, in order of seq; amounts are minor units."""
+    return Answer(service.journal(after, limit, kind))
+
+
+@v1.get("/constraints", **_about(AnyAnswer, example={"seq": 1, "constraints": {"max_transfer": 50, "min_balance": 0}}))
+def get_constraints(_: MayRead, service: Desired) -> Response:
+    """The constraints in force, in units, and the record that set them."""
+    return Answer(service.constraints())
+
+
+@v1.get("/control", **_about(AnyAnswer, example={"paused": False, "epoch": 42, "holds": [], "active": {}}))
+def get_control(_: MayRead, service: Desired) -> Response:
+    """Whether the grid is paused, what is held, and which prompts and models are in force."""
+    return Answer(service.controls())
+
+
+@v1.get("/actors", **_about(PageAnswer))
+def get_actors(_: MayRead, service: Desired) -> Response:
+    """Everyone but the boundary."""
+    return Answer(service.actors())
+
+
+# --- endpoints: what is proposed, metered, handed on ------------------------------------------------------------------
+
+
+@v1.post("/proposals", **_about(OutcomeAnswer, 409, body=SubmissionBody))
+def post_proposal(
+    caller: MayPropose,
+    service: Desired,
+    body: Annotated[SubmissionBody, _posted(SubmissionBody)],
+    dry_run: DryRun = False,
+) -> Response:
+    """Judges what came of a round and records it; an outcome is 200 whatever the verdict."""
+    given = [name for name in ("proposal", "model_response", "unavailable") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise Problem(422, f"send exactly one of proposal, model_response and unavailable, not {given or 'none'}")
+    failure = body.unavailable
+    submission = Submission(
+        body.proposal_id.lower(),
+        body.world_state_digest,
+        body.request_key,
+        None if body.proposal is None else body.proposal.model_dump(by_alias=True, exclude_none=True),
+        body.model_response,
+        None if failure is None else Failure(failure.kind, failure.status, failure.code),
+    )
+    return Answer(service.propose(caller, submission, dry_run))
+
+
+_FLOWS = {
+    "reading_id": "meter-7/2026-11-22T12:00", "epoch": 42, "late": False, "seq": 813, "digest": "9f" * 32,
+    "readings": [{"actor": "actor-1", "resource": "energy", "kind": "produce", "requested": 3.2, "applied": 3.2}],
+}  # fmt: skip
+
+
+@v1.post("/flows", **_about(AnyAnswer, 409, body=FlowsBody, example=_FLOWS))
+def post_flows(_: MayPropose, service: Desired, body: Annotated[FlowsBody, _posted(FlowsBody)]) -> Response:
+    """Records a set of meter readings, once; late ones go into the open epoch, marked."""
+    readings = [reading.model_dump() for reading in body.readings]
+    return Answer(service.flows(body.reading_id, body.epoch, readings))
+
+
+_CLOSE = {"kind": "close", "epoch": 42, "at": "2026-11-22T12:00:00Z", "entries": 1201, "seq": 814,
+          "digest": "9f" * 32, "already": False, "expired": []}  # fmt: skip
+
+
+@v1.post("/epochs/close", **_about(AnyAnswer, 404, 409, body=CloseBody, example=_CLOSE))
+def post_close(_: MayPropose, service: Desired, body: Annotated[CloseBody, _posted(CloseBody)]) -> Response:
+    """Closes the open epoch if it is this one; one that is closed answers with its close."""
+    return Answer(service.close(body.epoch))
+
+
+@v1.get("/outbox", **_about(PageAnswer))
+def get_outbox(_: MayPropose, service: Desired, after: After = 0, limit: Limit = 100) -> Response:
+    """Outcomes that nobody acknowledged yet, in order of seq."""
+    return Answer(service.outbox(after, limit))
+
+
+@v1.post("/outbox/{seq}/ack", **_about(AnyAnswer, 404, body=AckBody, example={"seq": 812, "acknowledged": True}))
+def post_ack(
+    _: MayPropose,
+    service: Desired,
+    seq: Annotated[int, Path(ge=1, le=SEQ_MAX)],
+    body: Annotated[AckBody, _posted(AckBody)],
+) -> Response:
+    """Notes that an outcome was handed on, and as what."""
+    return Answer(service.acknowledge(seq, body.reference))
+
+
+# --- endpoints: what people do ----------------------------------------------------------------------------------------
+
+
+@v1.post("/proposals/{proposal_id}/approve", **_about(OutcomeAnswer, 404, 409, body=ReasonBody))
+def post_approve(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    proposal_id: ProposalId,
+    body: Annotated[ReasonBody, _posted(ReasonBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Approves what is held: it is judged anew, as of today, and applied."""
+    return Answer(service.settle(caller, _asked(request, key, body, dry_run), proposal_id.lower(), "approve"))
+
+
+@v1.post("/proposals/{proposal_id}/reject", **_about(OutcomeAnswer, 404, 409, body=ReasonBody))
+def post_reject(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    proposal_id: ProposalId,
+    body: Annotated[ReasonBody, _posted(ReasonBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Rejects what is held."""
+    return Answer(service.settle(caller, _asked(request, key, body, dry_run), proposal_id.lower(), "reject"))
+
+
+@v1.post("/proposals/{proposal_id}/reverse", **_about(OutcomeAnswer, 404, 409, body=ReasonBody))
+def post_reverse_proposal(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    proposal_id: ProposalId,
+    body: Annotated[ReasonBody, _posted(ReasonBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Takes back all that a proposal moved, once, with new entries."""
+    return Answer(service.reverse_proposal(caller, _asked(request, key, body, dry_run), proposal_id.lower()))
+
+
+@v1.post("/ledger/{id}/reverse", **_about(OutcomeAnswer, 404, 409, body=ReasonBody))
+def post_reverse_entry(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    id: EntryId,
+    body: Annotated[ReasonBody, _posted(ReasonBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Takes one ledger entry back, once, with a new one."""
+    return Answer(service.reverse_entry(caller, _asked(request, key, body, dry_run), id))
+
+
+@v1.post("/transfers", **_about(OutcomeAnswer, 409, body=TransfersBody))
+def post_transfers(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    body: Annotated[TransfersBody, _posted(TransfersBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Moves by hand, all or nothing, whatever the constraints."""
+    return Answer(service.override(caller, _asked(request, key, body, dry_run)))
+
+
+@v1.post("/control", **_about(ActAnswer, 409, body=ControlBody))
+def post_control(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    body: Annotated[ControlBody, _posted(ControlBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Pauses or resumes: while paused, every proposal is refused."""
+    return Answer(service.control(caller, _asked(request, key, body, dry_run)))
+
+
+@v1.put("/constraints", **_about(ActAnswer, 409, body=ConstraintsBody))
+def put_constraints(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    body: Annotated[ConstraintsBody, _posted(ConstraintsBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Puts the whole set of constraints in force."""
+    return Answer(service.constrain(caller, _asked(request, key, body, dry_run)))
+
+
+@v1.post("/actors", **_about(ActAnswer, 409, body=ActorBody))
+def post_actor(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    body: Annotated[ActorBody, _posted(ActorBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Registers an actor."""
+    return Answer(service.register(caller, _asked(request, key, body, dry_run)))
+
+
+@v1.patch("/actors/{id:path}", **_about(ActAnswer, 404, 409, body=FreezeBody))
+def patch_actor(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    id: Annotated[str, Path(max_length=200)],
+    body: Annotated[FreezeBody, _posted(FreezeBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Freezes an actor, or thaws it."""
+    return Answer(service.freeze(caller, _asked(request, key, body, dry_run), id))
+
+
+@v1.post("/activations", **_about(ActAnswer, 409, body=ActivationBody))
+def post_activation(
+    request: Request,
+    caller: MayOperate,
+    service: Desired,
+    body: Annotated[ActivationBody, _posted(ActivationBody)],
+    key: Key,
+    dry_run: DryRun = False,
+) -> Response:
+    """Puts a prompt and a model in force."""
+    return Answer(service.activate(caller, _asked(request, key, body, dry_run)))
+
+
+# --- endpoints: health and metrics ------------------------------------------------------------------------------------
+
+health = APIRouter()
+_HEALTHY: Json = {"responses": {405: _documented(405), 500: _documented(500)}, "response_model": None}
+_AILING: Json = {"responses": {**_HEALTHY["responses"], 503: _documented(503)}, "response_model": None}
+
+
+def _heights(desk: Desk) -> tuple[int, int]:
+    return desk.service.heights()
+
+
+def _last_outcome(desk: Desk) -> tuple[int, float] | None:
+    return desk.service.last_outcome()
+
+
+@health.get("/healthz", **_HEALTHY)
+async def get_health() -> Response:
+    """The process lives."""
+    return Answer({"status": "ok"})
+
+
+@health.get("/readyz", **_AILING)
+async def get_ready(request: Request) -> Response:
+    """The database answers, is migrated and has a genesis."""
+    desk = _desk(request)
+    seq, entries = await desk.ask(partial(_heights, desk))
+    if not seq:
+        raise NotReady
+    return Answer({"status": "ready", "seq": seq, "entries": entries})
+
+
+@health.get("/healthz/loop", **{**_AILING, "responses": {**_AILING["responses"], 422: _documented(422)}})
+async def get_loop(
+    request: Request, max_age: Annotated[str, Query(pattern=_DURATION, description="Such as 90s, 20m or 2h")] = "20m"
+) -> Response:
+    """An outcome of a proposal is younger than this."""
+    desk, most = _desk(request), int(max_age[:-1]) * _SECONDS[max_age[-1]]
+    last = await desk.ask(partial(_last_outcome, desk))
+    if last is None:
+        raise Problem(503, "no proposal has had an outcome yet", age_seconds=None, last_outcome=None)
+    told: Json = {"age_seconds": round(last[1], 3), "last_outcome": last[0]}
+    if last[1] > most:
+        raise Problem(503, f"the last outcome is record {last[0]}, {last[1]:.0f} s ago", **told)
+    return Answer({"status": "ok", **told})
+
+
+@health.get("/metrics", response_class=PlainTextResponse, **_HEALTHY)
+async def get_metrics(request: Request) -> Response:
+    """Prometheus metrics; those of the database are as of the last time that it answered."""
+    desk = _desk(request)
+    meters = desk.meters
+
+    def measure() -> None:
+        service = desk.service
+        records, entries = service.heights()
+        last = service.last_outcome()
+        meters.records.set(records)
+        meters.entries.set(entries)
+        meters.lag.set(service.lag())
+        meters.age.set(math.nan if last is None else last[1])
+
+    try:
+        await desk.ask(measure)
+    except GridgovError as error:
+        _reports.warning("metrics without the database: %s", error)
+    return PlainTextResponse(generate_latest(meters.registry), media_type="text/plain; version=0.0.4")
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """Around every request: its id, how many there are at once, the log line, the metrics, and what nobody caught."""
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self.app, self.desk = app, desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope["gridgov.request_id"] = request_id
+        status, begun = 0, time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        counted = scope["path"].startswith("/v1/")
+        self.desk.in_flight += counted
+        try:
+            if counted and self.desk.in_flight > self.desk.max_in_flight:
+                busy = f"{self.desk.max_in_flight} requests are being answered; come back in a moment"
+                await _problem(request_id, 503, busy, None, {})(scope, receive, sending)
+            else:
+                await self.app(scope, receive, sending)
+        except Exception:
+            _reports.exception("request %s failed", request_id)
+            if status:
+                raise
+            await _problem(request_id, 500, DETAILS[500], None, {})(scope, receive, sending)
+        finally:
+            self.desk.in_flight -= counted
+            self._note(scope, status or 499, time.perf_counter() - begun)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """The log line and the metrics of a request; never a query, a body or a key."""
+        route = getattr(scope.get("route"), "path", "")
+        meters, method = self.desk.meters, scope["method"] if route else ""
+        meters.requests.labels(method, route, str(status)).inc()
+        meters.seconds.labels(route).observe(seconds)
+        now = datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+        line = {"time": f"{now}Z", "request_id": _id_of(scope), "method": scope["method"], "path": route}
+        line |= {"status": status, "ms": round(seconds * 1000, 2), "key": scope.get("gridgov.key")}
+        _access.info("%s", json.dumps(line, ensure_ascii=False))
+
+
+# --- the app ----------------------------------------------------------------------------------------------------------
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def create(
+    url: str,
+    grid: str,
+    public_url: str,
+    *,
+    clock: Callable[[], int] = _now,
+    max_in_flight: int = MAX_IN_FLIGHT,
+    deadline_s: float = DEADLINE_S,
+) -> FastAPI:
+    """The app of one grid. Without its database it lives and says 503, until that is back."""
+    desk = Desk(url, grid, public_url, clock, max_in_flight, deadline_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = max_in_flight
+        try:
+            await anyio.to_thread.run_sync(desk.open)
+        except GridgovError as error:
+            _reports.warning("starting without the grid: %s", error)
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(desk.close)
+
+    app = FastAPI(title="gridgov", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.desk = desk
+    app.router.routes += [*v1.routes, *health.routes]  # `include_router` would build them anew in the first request
+    app.add_middleware(Gate, desk=desk)
+    for kind, handler in ((HTTPException, _on_http), (RequestValidationError, _on_invalid), (GridgovError, _on_ours)):
+        app.add_exception_handler(kind, handler)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> Json:
+    """The OpenAPI document, with the schemas of what is sent."""
+    if app.openapi_schema is None:
+        about = "An AI proposes, deterministic code decides, an append-only ledger remembers."
+        found = get_openapi(title=app.title, version="1", description=about, routes=app.routes)
+        _, bodies = models_json_schema(
+            [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
+        )
+        found["components"]["schemas"] |= bodies["$defs"]
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+class _Lines(logging.Formatter):
+    """A log record as one line of JSON; those of requests are that already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if record.name == _access.name:
+            return record.getMessage()
+        line = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
+        line["message"] = record.getMessage()
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens and where, and ends by returning, so that who called can stop what else there is."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None] | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Shuts down on SIGINT and SIGTERM; in another thread than the main one, somebody else must say so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Starts to listen."""
+        await super().startup(sockets)
+        if self.started and self._ready is not None:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._ready(f"http://{self.config.host}:{port}")
+
+
+def serve(
+    url: str, grid: str, host: str, port: int, public_url: str, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serves a grid until it is told to stop; then finishes what it took on. `ready` is told the address.
+
+    Raises BadInput where there is no such grid; a database that is away is waited for. Log lines go to stderr.
+    """
+    app = create(url, grid, public_url)
+    try:
+        app.state.desk.open()
+    except Unreachable as error:
+        _reports.warning("starting without the database: %s", error)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_Lines())
+    logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=75,
+    )
+    _Server(config, ready).run()

@@ -1,0 +1,43 @@
+"""Live calls to a model within a budget, and what they came to; the call itself is in `gridgov.gemini`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from threading import Lock
+
+from gridgov.cassette import Exchange
+from gridgov.errors import ProposerFailed
+from gridgov.prompt import Request
+from gridgov.propose import Context
+
+AskModel = Callable[[Request], Exchange]
+"""Puts a request to a model, and never raises for what the model or the network does."""
+
+
+class Live:
+    """Asks a model as long as the budget lasts. `calls` and `cost` (in the currency of the price table) are of now."""
+
+    def __init__(self, ask: AskModel, *, max_calls: int | None = None, max_cost: Decimal | None = None) -> None:
+        self._ask = ask
+        self._max_calls, self._max_cost = max_calls, max_cost
+        self._lock = Lock()
+        self.calls = 0
+        self.cost = Decimal(0)
+
+    def __call__(self, request: Request, context: Context) -> Exchange:
+        """One exchange. Raises ProposerFailed where the budget is spent: what came so far is recorded."""
+        with self._lock:
+            if self._max_calls is not None and self.calls >= self._max_calls:
+                raise ProposerFailed(self._spent(context, f"{self.calls} calls, as many as --max-calls allows"))
+            if self._max_cost is not None and self.cost >= self._max_cost:
+                raise ProposerFailed(self._spent(context, f"{self.cost} spent of --max-cost {self._max_cost}"))
+            self.calls += 1
+        exchange = self._ask(request)
+        with self._lock:
+            self.cost += Decimal(exchange.cost or 0)
+        return exchange
+
+    @staticmethod
+    def _spent(context: Context, words: str) -> str:
+        return f"epoch {context.round.epoch}: the budget is spent ({words}); allow more, and the run goes on from here"
