@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,6 +29,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, S
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
@@ -63,7 +65,7 @@ from gridgov.forms import (
     TransfersBody,
 )
 from gridgov.model import Malformed, Outcome
-from gridgov.postgres import Committed, Pool, Reader, Unreachable, Writer
+from gridgov.postgres import Committed, Misplaced, Pool, Reader, Unreachable, Writer
 from gridgov.reply import Fault, load
 from gridgov.service import (
     DEADLINE_S,
@@ -83,6 +85,11 @@ MAX_IN_FLIGHT = 256
 
 BODY_MAX = 1 << 20
 REPLY_MAX = 10 << 20
+MEMORY_MAX = 128 << 20
+"""Most bytes of bodies that are kept at once."""
+
+BODY_S = 10.0
+"""How long a body may take to come."""
 """Most bytes of a body, and of one that carries a model's reply."""
 
 LARGE = 1 << 15
@@ -165,6 +172,8 @@ def _of(error: GridgovError) -> Problem:
         return Problem(409, said, recorded=error.recorded, differs=error.differs)
     if isinstance(error, Conflict):
         return Problem(409, said)
+    if isinstance(error, Misplaced):
+        return Problem(503, re.sub(r" \(.*\)", "", said, flags=re.DOTALL))
     if isinstance(error, BadInput):
         return Problem(422, said, path=list(error.path)) if error.path else Problem(422, said)
     if isinstance(error, NotThere | Forbidden):
@@ -349,7 +358,7 @@ class Desk:
     def __init__(
         self, url: str, grid: str, public_url: str, clock: Callable[[], int], max_in_flight: int, deadline_s: float
     ) -> None:
-        self.max_in_flight, self.in_flight = max_in_flight, 0
+        self.max_in_flight, self.in_flight, self.in_memory = max_in_flight, 0, 0
         self.meters = Meters()
         self.keys = Keys(url, grid)
         self.health = anyio.CapacityLimiter(4)
@@ -427,8 +436,30 @@ async def _service(request: Request) -> Service:
 _bearer = HTTPBearer(auto_error=False, description="A key of `gridgov keys create`")
 
 
-def _admitted(scope: str) -> Any:
-    """Who calls, for an endpoint's parameter. 401 without a good key, 403 where it lacks the scope."""
+def _asked_of(route: APIRoute) -> frozenset[str]:
+    """The query parameters that an endpoint has."""
+    return frozenset(str(field.alias) for field in route.dependant.query_params)
+
+
+def _check_query(request: Request) -> None:
+    """Raises Problem for a query parameter that there is not, or that comes twice: a misspelt dry_run would act."""
+    route, names = request.scope.get("route"), [name for name, _ in request.query_params.multi_items()]
+    if names and isinstance(route, APIRoute):
+        there = _asked_of(route)
+        for name in names:
+            if name not in there:
+                raise Problem(
+                    422, f"there is no query parameter {name!r} here, but {', '.join(sorted(there)) or 'none'}"
+                )
+            if names.count(name) > 1:
+                raise Problem(422, f"the query parameter {name!r} comes more than once")
+
+
+def _admitted(scope: str, whole: bool = False) -> Any:
+    """Who calls, for an endpoint's parameter. 401 without a good key, 403 where it lacks the scope.
+
+    `whole`: what it does is of the whole grid, so a key with a mandate may not.
+    """
 
     async def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Caller:
         keys, header = _desk(request).keys, request.headers.get("authorization")
@@ -442,6 +473,9 @@ def _admitted(scope: str) -> Any:
         request.scope["gridgov.key"] = found.name
         if scope not in found.scopes:
             raise Problem(403, f"this needs a key with the scope {scope}")
+        if whole and found.mandate is not None:
+            raise Problem(403, "this is of the whole grid, and the mandate of this key is not")
+        _check_query(request)
         return found
 
     return Depends(caller)
@@ -449,13 +483,15 @@ def _admitted(scope: str) -> Any:
 
 MayRead = Annotated[Caller, _admitted("read")]
 MayPropose = Annotated[Caller, _admitted("propose")]
-MayOperate = Annotated[Caller, _admitted("operate")]
+MayRun = Annotated[Caller, _admitted("propose", whole=True)]
+MayOperate = Annotated[Caller, _admitted("operate", whole=True)]
 Desired = Annotated[Service, Depends(_service)]
 After = Annotated[int, Query(ge=0, le=SEQ_MAX, description="The cursor: what comes after this")]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 OfEpoch = Annotated[int | None, Query(ge=0, le=EPOCH_MAX)]
 Text = Annotated[str | None, Query(pattern=r"^[^\x00]+$", max_length=200)]
 Name = Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,63}$")]
+Role = Annotated[Literal["active", "shadow"], Query(description="A shadow is judged, and never applied")]
 ProposalId = Annotated[str, Path(pattern=UUID)]
 EntryId = Annotated[int, Path(ge=1, le=SEQ_MAX)]
 DryRun = Annotated[bool, Query(description="Shows what would be recorded, and records nothing")]
@@ -514,10 +550,16 @@ def get_world_state(_: MayRead, service: Desired, epoch: OfEpoch = None) -> Resp
     return Answer(service.world_state(epoch))
 
 
-@v1.get("/context", **_about(ContextAnswer, 404))
-def get_context(caller: MayRead, service: Desired, prompt: Name = None, extra: bool = False) -> Response:
-    """The open round of this key, and the request that puts it to a model; repeats until the round has an outcome."""
-    return Answer(service.context(caller, prompt, extra))
+@v1.get("/context", **_about(ContextAnswer, 404, 409))
+def get_context(
+    caller: MayRead, service: Desired, prompt: Name = None, extra: bool = False, role: Role = "active"
+) -> Response:
+    """The open round of this key, and the request that puts it to a model; repeats until the round has an outcome.
+
+    `role=shadow`: that of the shadow beside it, where one is active. Ask for both before you answer either: then both
+    are shown the same state. 409: the prompt in force is not on disk as it was activated.
+    """
+    return Answer(service.context(caller, prompt, extra, role))
 
 
 @v1.get("/proposals", **_about(PageAnswer))
@@ -529,10 +571,12 @@ def get_proposals(
     outcome: Outcome | None = None,
     proposer: Text = None,
     epoch: OfEpoch = None,
+    role: Role = "active",
 ) -> Response:
-    """Proposals with their final outcomes, in order of seq."""
+    """Proposals with their final outcomes, in order of seq; `role=shadow`: those of shadows, in order of id."""
     said = None if outcome is None else outcome.value
-    return Answer(service.proposals(after, limit, outcome=said, proposer=proposer, epoch=epoch))
+    listed = service.proposals if role == "active" else service.shadows
+    return Answer(listed(after, limit, outcome=said, proposer=proposer, epoch=epoch))
 
 
 @v1.get("/proposals/{proposal_id}", **_about(OutcomeAnswer, 404))
@@ -615,6 +659,7 @@ def post_proposal(
         None if body.proposal is None else body.proposal.model_dump(by_alias=True, exclude_none=True),
         body.model_response,
         None if failure is None else Failure(failure.kind, failure.status, failure.code),
+        body.latency_ms,
     )
     return Answer(service.propose(caller, submission, dry_run))
 
@@ -626,10 +671,10 @@ _FLOWS = {
 
 
 @v1.post("/flows", **_about(AnyAnswer, 409, body=FlowsBody, example=_FLOWS))
-def post_flows(_: MayPropose, service: Desired, body: Annotated[FlowsBody, _posted(FlowsBody)]) -> Response:
+def post_flows(caller: MayPropose, service: Desired, body: Annotated[FlowsBody, _posted(FlowsBody)]) -> Response:
     """Records a set of meter readings, once; late ones go into the open epoch, marked."""
     readings = [reading.model_dump() for reading in body.readings]
-    return Answer(service.flows(body.reading_id, body.epoch, readings))
+    return Answer(service.flows(caller, body.reading_id, body.epoch, readings))
 
 
 _CLOSE = {"kind": "close", "epoch": 42, "at": "2026-11-22T12:00:00Z", "entries": 1201, "seq": 814,
@@ -637,20 +682,20 @@ _CLOSE = {"kind": "close", "epoch": 42, "at": "2026-11-22T12:00:00Z", "entries":
 
 
 @v1.post("/epochs/close", **_about(AnyAnswer, 404, 409, body=CloseBody, example=_CLOSE))
-def post_close(_: MayPropose, service: Desired, body: Annotated[CloseBody, _posted(CloseBody)]) -> Response:
+def post_close(_: MayRun, service: Desired, body: Annotated[CloseBody, _posted(CloseBody)]) -> Response:
     """Closes the open epoch if it is this one; one that is closed answers with its close."""
     return Answer(service.close(body.epoch))
 
 
 @v1.get("/outbox", **_about(PageAnswer))
-def get_outbox(_: MayPropose, service: Desired, after: After = 0, limit: Limit = 100) -> Response:
+def get_outbox(_: MayRun, service: Desired, after: After = 0, limit: Limit = 100) -> Response:
     """Outcomes that nobody acknowledged yet, in order of seq."""
     return Answer(service.outbox(after, limit))
 
 
 @v1.post("/outbox/{seq}/ack", **_about(AnyAnswer, 404, body=AckBody, example={"seq": 812, "acknowledged": True}))
 def post_ack(
-    _: MayPropose,
+    _: MayRun,
     service: Desired,
     seq: Annotated[int, Path(ge=1, le=SEQ_MAX)],
     body: Annotated[AckBody, _posted(AckBody)],
@@ -808,6 +853,14 @@ def _heights(desk: Desk) -> tuple[int, int]:
     return desk.service.heights()
 
 
+def _warnings(desk: Desk) -> list[str]:
+    return desk.service.warnings()
+
+
+def _writable(desk: Desk) -> bool:
+    return desk.service.writable()
+
+
 def _last_outcome(desk: Desk) -> tuple[int, float] | None:
     return desk.service.last_outcome()
 
@@ -820,12 +873,16 @@ async def get_health() -> Response:
 
 @health.get("/readyz", **_AILING)
 async def get_ready(request: Request) -> Response:
-    """The database answers, is migrated and has a genesis."""
+    """The database answers, is migrated and has a genesis; `warnings` say which prompts in force cannot be used."""
     desk = _desk(request)
     seq, entries = await desk.ask(partial(_heights, desk))
     if not seq:
         raise NotReady
-    return Answer({"status": "ready", "seq": seq, "entries": entries})
+    if not await desk.ask(partial(_writable, desk)):
+        raise Unreachable("the database takes no writing; see `gridgov doctor`")
+    warnings = await desk.ask(partial(_warnings, desk))
+    ready: Json = {"status": "ready", "seq": seq, "entries": entries}
+    return Answer({**ready, "warnings": warnings} if warnings else ready)
 
 
 @health.get("/healthz/loop", **{**_AILING, "responses": {**_AILING["responses"], 422: _documented(422)}})
@@ -868,6 +925,39 @@ async def get_metrics(request: Request) -> Response:
 # --- the gate ---------------------------------------------------------------------------------------------------------
 
 
+class _Body:
+    """A request's body: taken before the request counts, so that who sends slowly holds up nobody else."""
+
+    def __init__(self, receive: Receive, desk: Desk) -> None:
+        self._receive, self._desk = receive, desk
+        self._messages: deque[Message] = deque()
+        self._size = 0
+
+    async def received(self) -> None:
+        """Takes what comes, up to the largest body there may be. Raises Problem where it is late, or memory is full."""
+        with anyio.move_on_after(BODY_S) as limit:
+            more = True
+            while more and self._size <= REPLY_MAX:
+                message = await self._receive()
+                self._messages.append(message)
+                more = bool(message.get("more_body"))
+                size = len(message.get("body", b""))
+                self._size += size
+                self._desk.in_memory += size
+                if self._desk.in_memory > MEMORY_MAX:
+                    raise Problem(503, "too much is being received at once; come back in a moment")
+        if limit.cancelled_caught:
+            raise Problem(400, f"the body did not come within {BODY_S:.0f} s", {"Connection": "close"})
+
+    async def __call__(self) -> Message:
+        """The next message, as the server would have given it."""
+        return self._messages.popleft() if self._messages else await self._receive()
+
+    def let_go(self) -> None:
+        """The body is no longer kept."""
+        self._desk.in_memory -= self._size
+
+
 class Gate:
     """Around every request: its id, how many there are at once, the log line, the metrics, and what nobody caught."""
 
@@ -891,21 +981,26 @@ class Gate:
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
             await send(message)
 
-        counted = scope["path"].startswith("/v1/")
-        self.desk.in_flight += counted
+        counted, inside, body = scope["path"].startswith("/v1/"), False, _Body(receive, self.desk)
         try:
-            if counted and self.desk.in_flight > self.desk.max_in_flight:
-                busy = f"{self.desk.max_in_flight} requests are being answered; come back in a moment"
-                await _problem(request_id, 503, busy, None, {})(scope, receive, sending)
-            else:
-                await self.app(scope, receive, sending)
+            if counted and scope["method"] in ("POST", "PUT", "PATCH"):
+                await body.received()
+            inside = counted
+            self.desk.in_flight += inside
+            if inside and self.desk.in_flight > self.desk.max_in_flight:
+                raise Problem(503, f"{self.desk.max_in_flight} requests are being answered; come back in a moment")
+            await self.app(scope, body, sending)
+        except Problem as problem:
+            answer = _problem(request_id, problem.status_code, problem.detail, problem.headers, problem.extra)
+            await answer(scope, receive, sending)
         except Exception:
             _reports.exception("request %s failed", request_id)
             if status:
                 raise
             await _problem(request_id, 500, DETAILS[500], None, {})(scope, receive, sending)
         finally:
-            self.desk.in_flight -= counted
+            self.desk.in_flight -= inside
+            body.let_go()
             self._note(scope, status or 499, time.perf_counter() - begun)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:

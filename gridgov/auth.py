@@ -34,8 +34,11 @@ SCOPES = {
 PLANNER = "planner"
 """The proposer whose rounds all keys without a mandate share."""
 
+SHADOW = "/shadow"
+"""What follows the name of a proposer in that of the shadow beside it."""
+
 RESERVED = frozenset({PLANNER, BOUNDARY})
-"""Names that no key may have."""
+"""Names that no key may have, besides those of shadows."""
 
 NAME_MAX = 100
 FRESH_S = 2.0
@@ -104,7 +107,7 @@ class Keys:
         anybody has the key. Raises BadInput where the name is taken or reserved, or a scope or an actor unknown.
         """
         check_name(name)
-        if name in RESERVED:
+        if name in RESERVED or name.endswith(SHADOW):
             raise BadInput(f"{name!r} is the grid's own name for a proposer; name the key after who uses it")
         given = sorted(set(scopes))
         for scope in given:
@@ -112,6 +115,8 @@ class Keys:
         if not given:
             raise BadInput(f"a key needs a scope: {', '.join(SCOPES)}")
         own = None if mandate is None else tuple(sorted(set(mandate)))
+        if own is not None and "operate" in given:
+            raise BadInput("who operates acts on the whole grid; leave out --mandate, or the scope operate")
         if own is not None:
             assert writer is not None, "a mandate is journaled"
             writer.submit(partial(_check_mandate, own))

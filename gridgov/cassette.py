@@ -38,6 +38,9 @@ VERSION = 1
 ORIGINS = ("recorded", "edited", "synthetic")
 """Who made a reply: a model; a model and then a person; a policy or a person, and no model ever gave it."""
 
+SYNTHETIC = "synthetic/"
+"""What the name of a model begins with that is none: a policy, or a stub."""
+
 RETIRED = {"gemini-2.5-flash": "2026-12-01", "gemini-2.5-pro": "2026-12-01"}
 """Models and the day from which another one answers in their name. As published in November 2026."""
 
@@ -154,10 +157,13 @@ class Interaction:
 def interaction_of(
     request: Request, round_: Round, exchange: Exchange, origin: str, *, supersedes: str | None = None
 ) -> Interaction:
-    """The interaction that an exchange makes; model, finish reason and tokens are read from its body."""
+    """The interaction that an exchange makes; model, finish reason and tokens are read from its body.
+
+    A reply that names a synthetic model is synthetic, whatever was asked.
+    """
     said = about(exchange.body)
     return Interaction(
-        origin=origin,
+        origin="synthetic" if said.model is not None and said.model.startswith(SYNTHETIC) else origin,
         request_key=request.request_key,
         sample=request.sample,
         components=request.components,
@@ -693,7 +699,7 @@ def recording(policy: Proposer, name: str, prompt: Prompt, recorder: Recorder) -
     The time of a synthetic line is that of the grid, so that the same run gives the same file. Proposing raises
     BadInput where the policy's answer can't be put as a reply of a model.
     """
-    model = f"synthetic/{name}"
+    model = f"{SYNTHETIC}{name}"
 
     def ask(request: Request, context: Context) -> Exchange:
         answer = policy.propose(context)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gridgov import __version__, operations, settings
+from gridgov import __version__, experiments, operations, settings
 from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError, ProposerFailed
 
 if TYPE_CHECKING:
@@ -123,12 +123,13 @@ def gridgov() -> None:
     """
 
 
-for command in operations.COMMANDS:
+for command in (*operations.COMMANDS, *experiments.COMMANDS):
     gridgov.add_command(command)
 
 
 @gridgov.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@click.option("--fork", metavar="RUN@EPOCH", help="Instead of SCENARIO: go on from a run, after the close of an epoch.")
 @_scenario_options
 @click.option(
     "--proposer", metavar="SPEC", help="Who proposes: policy:NAME, fixture:PATH, cassette:PATH, gemini:MODEL."
@@ -145,7 +146,8 @@ for command in operations.COMMANDS:
 @click.option("--out", type=click.Path(path_type=Path), help="The folder for the export (default: GRIDGOV_RUNS).")
 @json_option
 def run(  # noqa: PLR0913, PLR0917 - one for each option
-    scenario: Path,
+    scenario: Path | None,
+    fork: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
     epochs: int | None,
@@ -158,20 +160,21 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Run SCENARIO, export the run and say what it came to."""
+    """Run SCENARIO, or a fork of a run, export the run and say what it came to."""
     from sim.launch import launch
-    from sim.loading import load
     from sim.report import show
 
-    loaded = load(scenario, overrides, epochs=epochs, seed=seed, proposer=proposer)
+    loaded, past = experiments.loaded(scenario, fork, overrides, epochs=epochs, seed=seed, proposer=proposer)
     store = out or settings.load().runs
     live = None
     if any(speaker.kind == "gemini" for speaker in loaded.speakers):
-        live = _live(max_calls, max_cost)
-        record = record or store / f"{loaded.name}.{_now():%Y%m%dT%H%M%SZ}.jsonl"
+        live = experiments.answered(past) or _live(max_calls, max_cost)
+        record = record or store / f"{loaded.name}.{_now():%Y%m%dT%H%M%S.%fZ}.jsonl"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        experiments.known(past, record)
     kept = operations.scratch() if ledger == "postgres" else nullcontext()
     with kept as place, Progress(loaded.name, loaded.epochs) as progress, _told_how_to_go_on(live, record):
-        given = {"out": store, "record": record, "bound": bound, "now": _now(), "live": live}
+        given = {"out": store, "record": record, "bound": bound, "now": _now(), "live": live, "past": past}
         summary = launch(loaded, **given, ledger=place, progress=progress).summary
     if as_json:
         _document(summary.document())
@@ -184,7 +187,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 
 def _live(max_calls: int | None, max_cost: str | None) -> Live:
     """How models are asked: through the SDK, with the key and the address of the environment."""
-    from gridgov.gemini import Gemini
+    from gridgov.gemini import Gemini, prices
     from sim.live import Live
 
     try:
@@ -194,7 +197,9 @@ def _live(max_calls: int | None, max_cost: str | None) -> Live:
     if most is not None and not (most.is_finite() and most > 0):
         raise BadInput(f"--max-cost {max_cost}: expected an amount above 0, such as 2.50")
     own = settings.load()
-    return Live(Gemini(own.gemini_api_key, own.gemini_base_url).ask, max_calls=max_calls, max_cost=most)
+    model = Gemini(own.gemini_api_key, own.gemini_base_url, table=prices(own.prices))
+    click.get_current_context().with_resource(model)
+    return Live(model.ask, max_calls=max_calls, max_cost=most)
 
 
 @contextmanager
@@ -207,6 +212,76 @@ def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]
             raise
         again = f"{live.calls} calls were made; nothing is paid twice: run again with --record {record}"
         raise ProposerFailed(f"{error}. {again}") from None
+
+
+@gridgov.command()
+@click.argument("source")
+@click.option("--prompt", metavar="NAME", help="The changed prompt: its name, or a .j2 file.")
+@click.option("--model", help="The changed model.")
+@click.option("--cassette", "tape", type=click.Path(path_type=Path), help="Recorded answers to these questions.")
+@click.option("--samples", type=click.IntRange(1), help="Ask each question so often (5; of a cassette: as it has).")
+@click.option("--cases", type=click.Path(path_type=Path), help="Must-pass cases: a YAML list, or JSON lines.")
+@click.option("--fail-if", "fail_if", multiple=True, metavar="RULE", help="Fail if so, as acceptance<0.9 or flips>3.")
+@click.option("--record", type=click.Path(path_type=Path), help="Record the answers here, or go on with what is there.")
+@click.option("--max-calls", type=click.IntRange(1), help="Stop before the model is asked more often than this.")
+@click.option("--max-cost", metavar="AMOUNT", help="Stop once the answers cost this much.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="The old side asked again: a cassette, for its noise."
+)
+@click.option("--proposer", metavar="NAME", help="Only the questions of this proposer, or group of proposers.")
+@click.option("--last", type=click.IntRange(1), help="Only the last so many questions.")
+@json_option
+def backtest(  # noqa: PLR0913, PLR0917 - one for each option
+    source: str,
+    prompt: str | None,
+    model: str | None,
+    tape: Path | None,
+    samples: int | None,
+    cases: Path | None,
+    fail_if: tuple[str, ...],
+    record: Path | None,
+    max_calls: int | None,
+    max_cost: str | None,
+    baseline: Path | None,
+    proposer: str | None,
+    last: int | None,
+    as_json: bool,
+) -> None:
+    """Ask a changed prompt or model what SOURCE's history asked, and say whether to ship it.
+
+    Answers are judged on the state that the old ones were judged on, and never applied. Without --cassette a live
+    model is asked; what is not named (prompt or model) stays as it was.
+    """
+    from sim import backtest as made
+    from sim.cases import read as cases_of
+    from sim.report import show_backtest
+
+    rules, history = [made.rule(text) for text in fail_if], _source(source)
+    live = None
+    if tape is None:
+        if prompt is None and model is None:
+            raise BadInput("there is nothing to ask: give --prompt, --model or --cassette")
+        live = _live(max_calls, max_cost)
+        of = history.path.stem.replace(":", "-")
+        record = record or settings.load().runs / f"backtest.{of}.{_now():%Y%m%dT%H%M%SZ}.jsonl"
+    elif record is not None or max_calls is not None or max_cost is not None:
+        raise BadInput("--cassette asks nobody: --record, --max-calls and --max-cost are of a live model")
+    again = None if baseline is None else made.taped(baseline, None)
+    count = made.rounds(history, proposer) if sys.stderr.isatty() else 0
+    with (
+        _told_how_to_go_on(live, record),
+        made.opened(tape, live, record, samples, prompt, model) as new,
+        Progress("backtest", min(count, last or count), "questions") as progress,
+    ):
+        tried = [] if cases is None else cases_of(cases, history, _source, new.samples)
+        which = made.Wanted(proposer, last, tried, rules)
+        report = made.backtest(history, new, which, baseline=again, progress=progress)
+    if as_json:
+        _document(report.document())
+    else:
+        show_backtest(_console(), report)
+    if report.failed:
+        raise CheckFailed("; ".join(report.failed))
 
 
 @gridgov.command()
@@ -418,6 +493,32 @@ def cassette_check(file: Path, scenario: Path | None, as_json: bool) -> None:
         raise CheckFailed(f"{file}: {problems} problem{'s' if problems > 1 else ''}")
 
 
+@cassette.command("export")
+@click.argument("source", type=click.Choice(["postgres"]))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The cassette to write.")
+@click.option("--since", metavar="TIME", help="From this moment on, as 2026-11-22T00:00:00Z.")
+@click.option("--until", metavar="TIME", help="Until before this moment.")
+def cassette_export(source: str, out: Path, since: str | None, until: str | None) -> None:
+    """Write what models were asked and replied in production as a cassette: production traffic is a fixture."""
+    from gridgov.tapes import export_cassette
+    from gridgov.wire import microseconds
+
+    first, end = (None if text is None else microseconds(text) for text in (since, until))
+    left: list[str] = []
+
+    def told(proposal_id: str, why: str) -> None:
+        left.append(f"{proposal_id}: {why}")
+
+    with operations.database() as url:
+        grid = settings.load().grid
+        count = export_cassette(url, grid, out, first, end, told)
+    for text in left:
+        click.echo(f"left out {text}", err=True)
+    if not count:
+        raise CheckFailed(f"{source}: no exchange with a model in that time{'' if not left else ' can be replayed'}")
+    click.echo(f"{out}: {count:,} interactions")
+
+
 @cassette.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -445,6 +546,67 @@ def cassette_show(file: Path, epoch: int | None, as_json: bool) -> None:
         show_cassette(_console(), tapes.overview(opened), tapes.listing(opened))
 
 
+@gridgov.group()
+def prompt() -> None:
+    """Look at prompts, and put them in force."""
+
+
+for command in operations.PROMPT_COMMANDS:
+    prompt.add_command(command)
+
+
+@prompt.command("list")
+@json_option
+def prompt_list(as_json: bool) -> None:
+    """List the prompts that there are."""
+    from gridgov.prompt import load, names
+
+    found = [load(name) for name in names()]
+    if as_json:
+        _document([{**_of(one, ("name", "version", "purpose", "digest")), "variables": one.variables} for one in found])
+        return
+    for one in found:
+        click.echo(f"{one.name}  version {one.version}, {one.digest[:16]}: {one.purpose}")
+
+
+def _of(value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+@prompt.command("show")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--epoch", type=click.IntRange(1), default=1, show_default=True, help="As asked in this epoch.")
+@click.option("--prompt", "name", metavar="NAME", help="This prompt instead of the scenario's.")
+@_scenario_options
+@json_option
+def prompt_show(
+    scenario: Path,
+    epoch: int,
+    name: str | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    epochs: int | None,
+    as_json: bool,
+) -> None:
+    """Print exactly what a model would be sent in an epoch of SCENARIO, for each proposer, and about how long it is."""
+    from sim.loading import load
+    from sim.peek import requests
+
+    found = requests(load(scenario, overrides, epochs=epochs, seed=seed), epoch, name)
+    if as_json:
+        keys = ("prompt", "model", "path", "body", "request_key", "components", "tokens")
+        _document([{"proposer": one.proposer, **_of(one.request, keys)} for one in found])
+        return
+    for one in found:
+        request = one.request
+        click.echo(f"=== {one.proposer}: {request.prompt} to {request.model}, about {request.tokens:,} tokens")
+        click.echo(f"POST {request.path}\nrequest_key {request.request_key}\n")
+        click.echo(f"--- system ---\n{request.system}\n\n--- user ---\n{request.user}\n")
+        click.echo(f"--- form of the reply ---\n{json.dumps(request.schema, ensure_ascii=False)}\n")
+    if not found:
+        click.echo(f"nobody is asked in epoch {epoch}")
+
+
 def _now() -> Any:
     from datetime import UTC, datetime
 
@@ -454,8 +616,8 @@ def _now() -> Any:
 class Progress:
     """A progress bar on a terminal's stderr; nothing anywhere else."""
 
-    def __init__(self, name: str, epochs: int) -> None:
-        self.name, self.epochs = name, epochs
+    def __init__(self, name: str, epochs: int, what: str = "epochs") -> None:
+        self.name, self.epochs, self.what = name, epochs, what
         self.bar: Any = None
 
     def __enter__(self) -> Callable[[int], None] | None:
@@ -467,7 +629,7 @@ class Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.bar.start()
-        task = self.bar.add_task(f"{self.name}, epochs", total=self.epochs)
+        task = self.bar.add_task(f"{self.name}, {self.what}", total=self.epochs)
         return lambda epoch: self.bar.update(task, completed=epoch) if epoch % 8 == 0 or epoch == self.epochs else None
 
     def __exit__(self, *_: object) -> None:

@@ -59,6 +59,9 @@ def _grid(reader: Reader, own: Settings) -> list[Finding]:
     version = server["version"]
     if version < OLDEST * 10_000:
         return [Finding("database", False, f"is Postgres {version // 10_000}; {OLDEST} is the oldest that will do")]
+    if not reader.rows("writable")[0]["writable"]:
+        text = "is read-only, or the role gridgov_app lacks its rights; run `gridgov migrate`, or write to the primary"
+        return [Finding("database", False, text)]
     found = [Finding("database", True, f"Postgres {version // 10_000} answers, and grid {own.grid} is migrated")]
     if reader.record(1) is None:
         text = "has no first record; begin it with `gridgov migrate --scenario FILE`"

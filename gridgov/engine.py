@@ -25,6 +25,7 @@ from gridgov.journal import (
     Payload,
     Registration,
     Settlement,
+    by_request,
     seal,
 )
 from gridgov.ledger import Ledger
@@ -102,8 +103,7 @@ class Engine:
         if record is None:
             return None
         known = record.payload
-        if type(known) is not Decision:
-            raise Conflict(f"{decision.proposal_id} is the id of another request (record {record.seq}); use a new one")
+        assert type(known) is Decision, "a proposal's id leads to its decision"
         if known.input == decision.input:
             return known
         raise Conflict(
@@ -138,7 +138,7 @@ class Engine:
         """Appends an act, or returns the record of the same request; Conflict where that asked for other things."""
         if once is None:
             return self.append(payload, at)
-        known = self.ledger.answered(once.request)
+        known = self.ledger.answered(by_request(once.request))
         if known is None:
             return self.append(payload._replace(request=once.request, input=once.input), at)
         return _same(known, once)
@@ -150,7 +150,7 @@ class Engine:
 
         Raises BadInput where nothing is held under this id.
         """
-        known = None if once is None else self.ledger.answered(once.request)
+        known = None if once is None else self.ledger.answered(by_request(once.request))
         if once is not None and known is not None:
             return cast(Settlement, _same(known, once).payload)
         record = self._act(settled(self.state, proposal_id, decision, operator, reason), at, once)
@@ -183,7 +183,7 @@ class Engine:
 
     def _once(self, once: Once | None) -> JournalRecord | None:
         """What the same request led to before, if anything. Raises Conflict where it asked for other things."""
-        known = None if once is None else self.ledger.answered(once.request)
+        known = None if once is None else self.ledger.answered(by_request(once.request))
         return None if once is None or known is None else _same(known, once)
 
     def constrain(
@@ -223,11 +223,18 @@ class Engine:
             return known
         self._check_metered(readings, epoch)
         read_for = epoch if epoch < self.state.epoch else None
+        asked = {
+            kind: [flows.Request(r.actor, r.resource, r.amount) for r in readings if r.kind == kind] for kind in METERED
+        }
+        # What can be refused is found out before anything is recorded; only then is it known what can be consumed.
+        produced = flows.give(self.state, Kind.PRODUCE, name, asked["produce"])
+        needed = flows.need(self.state, name, asked["need"])
         made = []
         for kind, mark in marked.items():
-            requests = [flows.Request(r.actor, r.resource, r.amount) for r in readings if r.kind == kind]
-            if requests:
-                flow = _metered(self.state, kind, name, requests)
+            flow = produced if kind == "produce" else needed
+            if kind == "consume":
+                flow = flows.take(self.state, Kind.CONSUME, name, asked[kind])
+            if flow.readings:
                 made.append(self._act(flow._replace(read_for=read_for), at, mark))
         return made
 
@@ -257,9 +264,7 @@ class Engine:
 
     def need(self, name: str, requests: Iterable[flows.Request], at: int) -> Flow:
         """Announces demands; see `flows.need`."""
-        flow = flows.need(name, requests)
-        assert all(r.requested >= 0 and r.actor in self.state.actors for r in flow.readings), "checked where it came in"
-        return self._flow(flow, at)
+        return self._flow(flows.need(self.state, name, requests), at)
 
     def take(self, name: str, requests: Iterable[flows.Request], at: int) -> Flow:
         """Consumes; see `flows.take`."""
@@ -293,14 +298,6 @@ def _same(known: JournalRecord, once: Once) -> JournalRecord:
 def _of_kind(once: Once, kind: str) -> str:
     """The request of one kind of readings, of those that came together."""
     return uuid5(f"{once.request}/{kind}")
-
-
-def _metered(state: State, kind: str, name: str, requests: Sequence[flows.Request]) -> Flow:
-    if kind == "need":
-        return flows.need(name, requests)
-    if kind == "consume":
-        return flows.take(state, Kind.CONSUME, name, requests)
-    return flows.give(state, Kind.PRODUCE, name, requests)
 
 
 def _due(decision: Decision, epoch: int) -> bool:

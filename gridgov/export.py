@@ -174,6 +174,11 @@ def decimals(minor: Ints, factor: Ints | int) -> pa.Array:
     return pa.Array.from_buffers(pa.decimal128(38, SCALE_MAX), minor.size, [None, pa.py_buffer(words)])
 
 
+def as_ints(values: Sequence[int]) -> Ints:
+    """Whole numbers as an array."""
+    return np.array(values, np.int64)
+
+
 def exact_decimals(values: Sequence[int | None], scale: int = SCALE_MAX) -> pa.Array:
     """DECIMAL(38, scale) of whole numbers of its last place, None as NULL; what has more than 38 digits is NULL too."""
     fit = [value if value is not None and abs(value) < 10**38 else None for value in values]
@@ -849,7 +854,7 @@ class Store:
         threads = min(4, os.cpu_count() or 1)
         connection = duckdb.connect(config={"threads": threads, "checkpoint_threshold": "1KB"})
         do(connection, "SET fsync_mode = 'NONE'")  # once, at the end
-        _empty()
+        blank()
         return connection
 
     def metrics(self, path: Path) -> Metrics:
@@ -902,7 +907,7 @@ class Writer:
 
     def _begin(self) -> None:
         connection = self.store.connection
-        self.path.write_bytes(_empty())
+        self.path.write_bytes(blank())
         attach(connection, self.path, "x")
         do(connection, "BEGIN")
 
@@ -1007,7 +1012,7 @@ class Writer:
 
 
 @cache
-def _empty() -> bytes:
+def blank() -> bytes:
     """A file with the tables and views of an export, and no row. Made once: 200 comments take longer than most runs."""
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
         path = Path(folder) / "empty"

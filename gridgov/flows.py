@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gridgov.amounts import plain
+from gridgov.amounts import LIMIT, plain
 from gridgov.errors import BadInput
 from gridgov.journal import Flow, Reading
 from gridgov.model import Kind
@@ -48,9 +48,18 @@ def _check(state: State, actor: str, amount: int) -> None:
     assert actor in state.actors, "checked where it came in"
 
 
-def need(name: str, requests: Iterable[Request]) -> Flow:
-    """Demands announced before the proposals; nothing moves."""
-    return Flow("need", name, tuple(Reading(r.actor, r.resource, r.amount, 0, None) for r in requests))
+def need(state: State, name: str, requests: Iterable[Request]) -> Flow:
+    """Demands announced before the proposals; nothing moves. Raises BadInput where they come to over 15 digits."""
+    needed: dict[tuple[str, str], int] = {}
+    readings = []
+    for actor, resource, amount in requests:
+        _check(state, actor, amount)
+        before = needed.get((actor, resource), state.needs.get(resource, {}).get(actor, 0))
+        needed[actor, resource] = before + amount
+        if before + amount >= LIMIT:
+            raise BadInput(f"epoch {state.epoch}, flow {name}: {actor} would need {resource} of more than 15 digits")
+        readings.append(Reading(actor, resource, amount, 0, None))
+    return Flow("need", name, tuple(readings))
 
 
 def take(state: State, kind: Kind, name: str, requests: Iterable[Request]) -> Flow:

@@ -36,6 +36,7 @@ Number = Annotated[int | Decimal, WithJsonSchema({"type": "number"})]
 UuidText = Annotated[str, StringConstraints(pattern=UUID)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Epoch = Annotated[int, Field(ge=1, le=EPOCH_MAX)]
+Latency = Annotated[int, Field(ge=0, le=10**12, description="From the request to the model's reply")]
 
 _PROPOSED: dict[str, JsonValue] = {
     "transfers": [{"from": "actor-1", "to": "actor-2", "resource": "energy", "amount": 12.5}],
@@ -97,6 +98,7 @@ class SubmissionBody(Body):
         WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}], "description": "Gemini's body as it came"}),
     ] = None
     unavailable: UnavailableBody | SkipJsonSchema[None] = None
+    latency_ms: Latency | SkipJsonSchema[None] = None
 
 
 class ReasonBody(Body):
@@ -162,8 +164,8 @@ class ActivationBody(ReasonBody):
 
     prompt: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,63}$")]
     model: Annotated[
-        str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
-    ]
+        str, StringConstraints(pattern="^([A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*)?$", max_length=200)
+    ] = Field(description="Empty ends the role: no shadow any more, or the prompt and model that need no activation")
     role: Literal["active", "shadow"] = "active"
 
 
@@ -275,6 +277,12 @@ class OutcomeAnswer(BaseModel):
     balances: list[BalanceAnswer]
     linear: LinearAnswer | None = None
     dry_run: bool | None = None
+    shadow: bool | dict[str, Any] | None = Field(
+        None, description="true: it was judged and never applied; an object: what became of the shadow of this round"
+    )
+    interaction: dict[str, Any] | None = Field(
+        None, description="How a model was asked: prompt, prompt_digest, model_asked, model_answered, usage, latency_ms"
+    )
 
 
 class ActAnswer(BaseModel):
@@ -343,6 +351,7 @@ class ContextAnswer(BaseModel):
     world_state_digest: str
     request: dict[str, Any]
     request_key: str
+    shadow: bool | None = None
 
 
 BODIES = (

@@ -13,8 +13,19 @@ from gridgov.cassette import Interaction as Recorded
 from gridgov.errors import Damaged, GridgovError
 from gridgov.journal import NOT_A_RECORD, Decision, JournalRecord, canonical, decode
 from gridgov.model import LedgerEntry, Round
-from gridgov.postgres import READ, Connection, Interaction, Unreachable, connect, entries_after, lines, query
-from gridgov.prompt import digest
+from gridgov.postgres import (
+    READ,
+    Connection,
+    Interaction,
+    Shadow,
+    Unreachable,
+    connect,
+    entries_after,
+    lines,
+    query,
+    shadow_decision,
+)
+from gridgov.prompt import Request, digest
 from gridgov.wire import timestamp
 
 EXCHANGES = 256
@@ -120,15 +131,55 @@ class Grid:
                 after = rows[-1][0]
             full = len(rows) == EXCHANGES
 
+    def last_exchange(self) -> int:
+        """The last number that an interaction was given."""
+        return int(self.page("last_exchange")[1][0][0])
+
     def exchange(self, proposal_id: str) -> dict[str, Any] | None:
         """The last interaction for a proposal, by column, or None."""
         keys, rows = self.page("interactions_of", proposal_id=proposal_id)
         return dict(zip(keys, rows[0], strict=True)) if rows else None
 
+    def shadow(self, proposal_id: str) -> dict[str, list[dict[str, Any]]]:
+        """What a shadow proposed under this id, as the rows of an export by table; none where there is no such."""
+        from gridgov.export import Builder, Run, names_of
+
+        _, rows = self.page("shadow_said", proposal_id=proposal_id)
+        if not rows:
+            return {}
+        known, asides = self.known(), [(epoch, shadow_decision(body)) for epoch, body in rows]
+        run = Run("", "", "", (), (), "", known, (), 0, shadows=asides)
+        return {table: found.to_pylist() for table, found in Builder(names_of(known)).shadows(run)}
+
+
+def moment(text: str) -> int:
+    """A time as it is stored; 0 where it is none, which the digest then betrays."""
+    return int(text) if _MOMENT.fullmatch(text) else 0
+
+
+def shadow_of(row: Mapping[str, Any]) -> Shadow:
+    """What a row of `shadows` holds."""
+    return Shadow(**{key: row[key] for key in Shadow._fields if key != "at"}, at=moment(row["at"]))
+
+
+def request_of(body: bytes, about: str) -> Request | None:
+    """The request that was handed out with this body, and this to be said about it; None where it is none."""
+    told = _object(about)
+    try:
+        asked = json.loads(body)
+        (user,), (system,) = asked["contents"][0]["parts"], asked["systemInstruction"]["parts"]
+        schema = asked["generationConfig"]["responseJsonSchema"]
+        texts = {"prompt": told["prompt"], "model": told["model_asked"], "system": system["text"], "user": user["text"]}
+        parts = {key: told[key] for key in ("parameters", "components", "sample")}
+        found = Request(schema=schema, **texts, **parts)
+        return found if found.request_key else None
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+
 
 def kept(row: Mapping[str, Any]) -> Interaction:
     """The interaction that a row holds; one whose time is none is given the time 0, which its digest then betrays."""
-    at = int(row["at"]) if _MOMENT.fullmatch(row["at"]) else 0
+    at = moment(row["at"])
     return Interaction(
         row["proposal_id"], row["request_key"], at, row["request"], row["status"], row["body"], row["about"],
         row["usage"], row["latency_ms"],
@@ -145,10 +196,10 @@ def exported(row: Mapping[str, Any]) -> dict[str, Any]:
     it, and `request` in it is the body of the request.
     """
     about, usage = _object(row["about"]), _object(row["usage"])
-    recorded = _recorded(row, about, usage)
-    if recorded is not None:
-        return {**recorded.row(), "proposal_id": row["proposal_id"]}
-    said, decision = _line(row, about, usage), _decision(row["decision"])
+    found = recorded(row)
+    if found is not None:
+        return {**found.row(), "proposal_id": row["proposal_id"]}
+    said, decision = _line(row, about, usage), _decision(row)
     return {
         "epoch": None if decision is None else decision[0],
         "proposer": None if decision is None else decision[1].proposer,
@@ -169,8 +220,9 @@ def exported(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _recorded(row: Mapping[str, Any], about: Mapping[str, Any], usage: Mapping[str, Any]) -> Recorded | None:
+def recorded(row: Mapping[str, Any]) -> Recorded | None:
     """The interaction as a cassette has it; None where the row says too little."""
+    about, usage = _object(row["about"]), _object(row["usage"])
     optional = ("failure", "model_answered", "finish_reason", "attempts", "cost", "price_table", "sdk", "supersedes")
     try:
         asked = json.loads(row["request"])
@@ -201,11 +253,14 @@ def _object(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _decision(body: str | None) -> tuple[int, Decision] | None:
-    """The epoch and the decision that a record holds."""
+def _decision(row: Mapping[str, Any]) -> tuple[int, Decision] | None:
+    """The epoch and the decision of what an interaction was for: that of a record, or a shadow's."""
+    body = row["decision"]
     try:
+        if body is None and row.get("shadowed") is not None:
+            return row["shadow_epoch"], shadow_decision(row["shadowed"])
         record = None if body is None else decode(body, b"")
-    except NOT_A_RECORD:
+    except (Damaged, *NOT_A_RECORD):
         return None
     return (record.epoch, record.payload) if record is not None and type(record.payload) is Decision else None
 
@@ -252,3 +307,24 @@ class Exchanges(Sequence[dict[str, Any]]):
         if rows:
             self._after = rows[-1][0]
         return [exported(dict(zip(keys, row, strict=True))) for row in rows]
+
+
+class Asides(Sequence[tuple[int, Decision]]):
+    """What shadows proposed, as `export.Run` takes it: fetched when it is asked for, in order, once."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._after = -(2**63)
+        ((self._count,),) = grid.rows("count_shadows")
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def __getitem__(self, part: Any) -> Any:
+        assert isinstance(part, slice), "asked for slice by slice"
+        count = len(range(*part.indices(len(self))))
+        keys, rows = self._grid.page("kept_shadows", after=self._after, limit=count)
+        found = [shadow_of(dict(zip(keys, row, strict=True))) for row in rows]
+        if found:
+            self._after = found[-1].id
+        return [(shadow.epoch, shadow.decision) for shadow in found]

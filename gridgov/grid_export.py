@@ -20,9 +20,10 @@ from adbc_driver_manager import Error, OperationalError
 from adbc_driver_postgresql import StatementOptions, dbapi
 
 from gridgov import __version__
+from gridgov.auth import SHADOW
 from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.export import Builder, Run, Slice, Store, Writer, decimals
-from gridgov.grid import Exchanges, Grid
+from gridgov.grid import Asides, Exchanges, Grid
 from gridgov.journal import Decision, Genesis, JournalRecord, Registration, canonical
 from gridgov.model import uuid5
 from gridgov.postgres import READ, Unreachable, query
@@ -95,6 +96,8 @@ def _run(opened: Grid, progress: Progress | None) -> GridRun:
         interactions=exchanges,
         recorded=len(exchanges) - exchanges.synthetic,
         synthetic=exchanges.synthetic,
+        shadows=Asides(opened),
+        aside=[name for (name,) in opened.rows("shadow_proposers")],
         url=opened.url,
         head=(head.digest.hex(), head.seq, opened.rows("last_entry")[0][0]),
         listed=listed,
@@ -109,12 +112,14 @@ class GridRun(Run):
     Attributes:
         head: digest and seq of the last record, and the id of the last entry.
         listed: what `proposers` is as well; they are only known when the last record has passed.
+        aside: names of the shadows.
     """
 
     url: str
     head: tuple[str, int, int]
     listed: list[dict[str, Any]] = field(default_factory=list)
     progress: Progress | None = None
+    aside: Sequence[str] = ()
 
     @property
     def head_digest(self) -> str:
@@ -167,7 +172,10 @@ class GridRun(Run):
             self._tell(self.size[1] + count)
         if count != self.size[0]:
             raise Damaged(f"{self._name}: journal has {count} records up to record {self.size[0]}; {_ADVICE}")
-        self.listed.extend({"name": name, "kind": "client", "mandate": mandates.get(name)} for name in listed)
+        roles = {**dict.fromkeys(listed, "active"), **dict.fromkeys(self.aside, "shadow")}
+        for name, role in roles.items():
+            mandate = mandates.get(name.removesuffix(SHADOW) if role == "shadow" else name)
+            self.listed.append({"name": name, "kind": "client", "role": role, "mandate": mandate})
 
     @property
     def _name(self) -> str:

@@ -11,17 +11,117 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gridgov.amounts import plain
-from gridgov.errors import Damaged
-from gridgov.grid import Grid, Row, kept
-from gridgov.journal import Decision, Genesis, JournalRecord, Registration
+from gridgov.auth import SHADOW
+from gridgov.decide import decide, faulted
+from gridgov.errors import BadInput, Damaged
+from gridgov.grid import EXCHANGES, Grid, Row, kept, moment, request_of, shadow_of
+from gridgov.journal import NOT_A_RECORD, START, Decision, Genesis, JournalRecord, Registration, encode, proposal_digest
 from gridgov.ledger import metadata
-from gridgov.model import LedgerEntry, Outcome, uuid5
-from gridgov.postgres import APP, PAGE, READ, about, migrations
+from gridgov.model import LedgerEntry, Malformed, Outcome, Proposal, Round, Seen, Unavailable, uuid5
+from gridgov.postgres import APP, PAGE, READ, Handed, Shadow, about, migrations, seen_of, shown_by
+from gridgov.propose import Answer
 from gridgov.state import State
 
 _WIDTH = 80
 _FIRST, _LAST = -(2**63), 2**63 - 1
 """The numbers that a row can have at most: one that nothing implies may have any."""
+
+
+# --- what would be decided of a shadow --------------------------------------------------------------------------------
+
+Given = Answer | Malformed | Unavailable
+
+
+def input_of(given: Given) -> str:
+    """The digest of what was proposed, as a decision has it."""
+    if isinstance(given, Answer):
+        return proposal_digest(given.transfers, given.reasoning)
+    return faulted("", "", 0, given).input
+
+
+def judged_aside(state: State, round_: Round, given: Given, shown: str | None) -> Decision:
+    """What would be decided of a shadow's round on a state; it makes no entries.
+
+    `shown` is None where this is the state that it was shown; else the world_state_digest of that one, empty where
+    nobody said. It may move what the proposer beside it may. Raises BadInput where `shown` is no world_state_digest.
+    """
+    id_, (epoch, proposer, n) = round_.proposal_id, round_
+    if not isinstance(given, Answer):
+        return faulted(id_, proposer, n, given)
+    seen = state.seen if shown is None else Seen(epoch, state.constraints_seq, state.entries)
+    if shown:
+        seen = seen_of(shown)
+    mandate = state.mandates.get(proposer.removesuffix(SHADOW))
+    made = decide(state, Proposal(id_, proposer, n, given.transfers, given.reasoning, seen, mandate))
+    return made._replace(entries=(), state_moved=shown is not None)
+
+
+class _Asides:
+    """Judges the rows of `shadows` again, as the records go by after which they were judged."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._coming = self._rows()
+        self._next = next(self._coming, None)
+        self._good = 0
+        self._wrong = ""
+
+    def _rows(self) -> Iterator[Shadow]:
+        """In the order of these records, page by page."""
+        last, full = (_FIRST, _FIRST), True
+        while full:
+            columns, rows = self._grid.page("judged_shadows", seq=last[0], after=last[1], limit=PAGE)
+            for row in rows:
+                found = shadow_of(dict(zip(columns, row, strict=True)))
+                last = (found.seq, found.id)
+                yield found
+            full = len(rows) == PAGE
+
+    def take(self, seq: int, state: State) -> None:
+        """Judges those of a record, after which the state is this, up to the first that is wrong."""
+        while self._next is not None and self._next.seq <= seq and not self._wrong:
+            shadow, self._next = self._next, next(self._coming, None)
+            self._wrong = _unlike(shadow, state) if shadow.seq == seq else _no_record(shadow)
+            self._good += not self._wrong
+
+    def done(self) -> int:
+        """How many were right since. Raises Damaged where one was not."""
+        if self._wrong:
+            raise Damaged(f"{self._grid.name}: {self._wrong}")
+        good, self._good = self._good, 0
+        return good
+
+    def finish(self) -> int:
+        """The same, when no more records come."""
+        if self._next is not None and not self._wrong:
+            self._wrong = _no_record(self._next)
+        return self.done()
+
+
+def _no_record(shadow: Shadow) -> str:
+    return f"shadows, proposal_id {shadow.proposal_id}: column seq is {shadow.seq}, and the journal has no such record"
+
+
+def _unlike(shadow: Shadow, state: State) -> str:
+    """In which column a row is not what follows from the state that it was judged on; empty where in none."""
+    where = f"shadows, proposal_id {shadow.proposal_id}: column"
+    round_ = Round(shadow.epoch, shadow.proposer, shadow.n)
+    if round_.proposal_id != shadow.proposal_id or not shadow.proposer.endswith(SHADOW):
+        return f"{where} proposal_id is not that of epoch {round_.epoch}, proposer {round_.proposer}, n {round_.n}"
+    try:
+        said = shadow.decision
+        right = said._replace(proposal_id=round_.proposal_id, proposer=round_.proposer, n=round_.n, entries=())
+        if said.outcome is not Outcome.MALFORMED and said.outcome is not Outcome.UNAVAILABLE:
+            shown = shadow.seen if said.state_moved else None
+            right = judged_aside(state, round_, Answer(said.transfers, said.reasoning), shown)
+            if shown is None and shown_by(state) != shadow.seen:
+                return f"{where} seen is {_brief(shadow.seen)}; what there was is {shown_by(state)}"
+    except (BadInput, Damaged, AssertionError, *NOT_A_RECORD) as error:
+        return f"{where} body or seen is none ({type(error).__name__}: {error})"
+    return "" if right == said else f"{where} body is {_brief(shadow.body)}; judged again it is {_brief(encode(right))}"
+
+
+# --- what records imply -----------------------------------------------------------------------------------------------
 
 
 class Tables:
@@ -34,6 +134,7 @@ class Tables:
         self._records = self._entries = 0
         self._joined: dict[str, int] = {}
         self._proposers: dict[str, str] = {}
+        self._asides = _Asides(grid)
 
     def take(self, record: JournalRecord, entries: Sequence[LedgerEntry], state: State) -> None:
         """Takes the next record and its entries, after which the state is this."""
@@ -48,6 +149,7 @@ class Tables:
         if entries:
             origin = metadata(payload, self._proposers.__getitem__)
             self._ledger += (_entry(entry, origin, state) for entry in entries)
+        self._asides.take(record.seq, state)
 
     @property
     def full(self) -> bool:
@@ -65,6 +167,7 @@ class Tables:
         yield self._page("ledger", ledger, self._entries)
         self._records += len(journal)
         self._entries += len(ledger)
+        yield self._asides.done()
 
     def _page(self, table: str, rows: Sequence[Row], after: int) -> int:
         """Compares rows numbered from `after` + 1 with those that are kept there."""
@@ -90,6 +193,7 @@ class Tables:
             for actor, amount in held.items()
         ]
         yield self._whole("balances", balances, 2)
+        yield self._asides.finish()
 
     def _whole(self, table: str, rows: Sequence[Row], keys: int) -> int:
         """Compares all rows of a table of which the first so many columns are the key, in whatever order they are."""
@@ -142,27 +246,72 @@ def _brief(value: Any) -> str:
 
 
 def interactions(grid: Grid) -> Iterator[int]:
-    """Compares the interactions with their digests and with the order of the decisions; yields how many are right.
+    """Compares interactions, shadows and requests with their digests; yields how many are right. Raises Damaged.
 
-    Each belongs to another decision, and they were numbered in the order of these. Usage and latency are under no
-    digest, and an interaction that is gone leaves nothing that could tell of it. Raises Damaged.
+    Each interaction belongs to another decision, or to another row of shadows, and they were numbered in the order of
+    these. Usage and latency are under no digest; an interaction of a decision, or a request, that is gone leaves
+    nothing that could tell of it.
     """
-    before = (0, 0)
+    yield from _shadows(grid)
+    yield from _requests(grid)
+    before = {"seq": (0, 0), "shadow": (0, 0)}
+    last = grid.last_exchange()
     for page in grid.exchanges():
         for row in page:
             where = f"{grid.name}: interactions, id {row['id']}"
             exchange = kept(row)
             if str(exchange.at) != row["at"] or exchange.digest != row["digest"]:
                 raise Damaged(f"{where}: column digest is not that of the row's other columns")
-            if row["seq"] is None:
+            kind = "seq" if row["seq"] is not None else "shadow"
+            if row[kind] is None:
                 raise Damaged(f"{where}: column proposal_id is {row['proposal_id']}, which was never decided about")
-            if row["seq"] <= before[0]:
+            if row[kind] <= before[kind][0]:
                 raise Damaged(
-                    f"{where}: column id is above {before[1]}, whose proposal was decided "
-                    f"{'as well' if row['seq'] == before[0] else 'later'}"
+                    f"{where}: column id is above {before[kind][1]}, whose proposal was decided "
+                    f"{'as well' if row[kind] == before[kind][0] else 'later'}"
                 )
-            before = (row["seq"], row["id"])
+            if kind == "shadow" and row["exchange"] != row["digest"]:
+                raise Damaged(f"{where}: is not the exchange that its row of shadows names")
+            before[kind] = (row[kind], row["id"])
+            if row["id"] > last:
+                raise Damaged(f"{where}: column id is above {last}, the last that was given")
         yield len(page)
+
+
+def _shadows(grid: Grid) -> Iterator[int]:
+    """Compares shadows with their digests, each of which goes on from the one before."""
+    number, previous, full = 0, START, True
+    while full:
+        columns, rows = grid.page("kept_shadows", after=number or _FIRST, limit=PAGE)
+        for values in rows:
+            row = dict(zip(columns, values, strict=True))
+            found, number = shadow_of(row), number + 1
+            where = f"{grid.name}: shadows, id {found.id}"
+            if str(found.at) != row["at"] or found.sealed(number, previous)[-2:] != (found.id, found.digest):
+                raise Damaged(f"{where}: column digest is not that of the row's other columns after row {number - 1}")
+            if not row["whole"]:
+                raise Damaged(f"{where}: column exchange names an interaction that is gone")
+            previous = found.digest
+        yield len(rows)
+        full = len(rows) == PAGE
+
+
+def _requests(grid: Grid) -> Iterator[int]:
+    """Compares requests with their digests, and their keys with what they ask."""
+    after, full = "", True
+    while full:
+        columns, rows = grid.page("kept_requests", after=after, limit=EXCHANGES)
+        for values in rows:
+            row = dict(zip(columns, values, strict=True))
+            after, where = row["request_key"], f"{grid.name}: requests, request_key {_brief(row['request_key'])}"
+            handed = Handed(after, moment(row["at"]), row["body"], row["about"])
+            if str(handed.at) != row["at"] or handed.digest != row["digest"]:
+                raise Damaged(f"{where}: column digest is not that of the row's other columns")
+            asked = request_of(row["body"], row["about"])
+            if asked is None or asked.request_key != after:
+                raise Damaged(f"{where}: is not the key of what its body and about ask")
+        yield len(rows)
+        full = len(rows) == EXCHANGES
 
 
 # --- what keeps it so -------------------------------------------------------------------------------------------------
@@ -170,13 +319,15 @@ def interactions(grid: Grid) -> Iterator[int]:
 _ROW, _STATEMENT = 1 + 2 + 8 + 16, 2 + 8 + 16 + 32
 """Types of triggers as Postgres codes them: for each row; before; DELETE, UPDATE, TRUNCATE."""
 
-TRIGGERS = {(table, f"{table}{name}"): kind for table in ("journal", "ledger")
+TRIGGERS = {(table, f"{table}{name}"): kind for table in ("journal", "ledger", "shadows", "requests")
             for name, kind in (("_row_stays", _ROW), ("_stays", _STATEMENT))}  # fmt: skip
 """The triggers that refuse every change, by table and name."""
 
 GRANTS: Mapping[tuple[str, str], set[str]] = {
     (APP, "journal"): {"SELECT", "INSERT"},
     (APP, "ledger"): {"SELECT", "INSERT"},
+    (APP, "shadows"): {"SELECT", "INSERT"},
+    (APP, "requests"): {"SELECT", "INSERT"},
     (READ, "journal"): {"SELECT"},
     (READ, "ledger"): {"SELECT"},
     (READ, "keys"): set(),

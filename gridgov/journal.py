@@ -275,11 +275,17 @@ class JournalRecord(NamedTuple):
 
 
 def answers(record: JournalRecord) -> str | None:
-    """The id that this record answers: of the proposal that it decides, or of the request that it came from."""
+    """What `Ledger.answered` finds it by: the id of the proposal that it decides, or `by_request` of its request."""
     payload = record.payload
     if type(payload) is Decision:
         return payload.proposal_id
-    return getattr(payload, "request", "") or None
+    request = getattr(payload, "request", "")
+    return by_request(request) if request else None
+
+
+def by_request(request: str) -> str:
+    """What a request is found by: never the id of a proposal, which anybody may choose."""
+    return f"request {request}"
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------

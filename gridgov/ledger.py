@@ -46,7 +46,7 @@ class Ledger(Protocol):
         """All committed entries, in order of id."""
 
     def answered(self, id_: str) -> JournalRecord | None:
-        """The record that this id led to, or None: the decision of a proposal, or what a request came to."""
+        """The record that this led to, or None: the id of a proposal, or `journal.by_request` of a request."""
 
 
 class MemoryLedger:

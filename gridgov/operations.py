@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -23,7 +24,7 @@ from gridgov import settings
 from gridgov.errors import BadInput, CheckFailed
 
 if TYPE_CHECKING:
-    from gridgov.journal import Genesis
+    from gridgov.journal import Activation, Genesis
     from gridgov.ledger import Ledger
 
 SCENARIO = Path("scenarios/seed.yaml")
@@ -292,13 +293,18 @@ def up(scenario: Path | None, host: str, port: int) -> None:
         if scenario is not None or empty:
             begin(url, own.grid, genesis(scenario or SCENARIO, at), at)
         click.echo(f"grid      {own.grid}" + (f", begun from {scenario or SCENARIO}" if empty else ", as it was"))
-        click.echo(f"database  {url}")
+        click.echo(f"database  {_without_password(url)}")
         click.echo(f"key       {_first_key(url, own.grid)}")
         api.serve(
             url, own.grid, host, port, own.public_url or f"http://{host}:{port}",
             ready=lambda address: click.echo(f"app       {address}  (Ctrl-C ends all of it)"),
         )  # fmt: skip
     click.echo("stopped")
+
+
+def _without_password(url: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^@]*@|(password=)\S+", lambda m: f"{m[1]}:***@" if m[1] else f"{m[2]}***", url)
 
 
 def _empty(url: str, grid: str) -> bool:
@@ -350,15 +356,80 @@ def doctor(as_json: bool) -> None:
 def psql(arguments: tuple[str, ...]) -> None:
     """Ask the grid's database in SQL, through psql: its tables and views are found by their names alone."""
     from gridgov.embedded import programs
+    from gridgov.postgres import session_variables
 
     own = settings.load()
     found = shutil.which("psql") or str(programs() / "psql")
     with database() as url:
-        ended = subprocess.run(
-            [found, "-X", url, *arguments], env={**os.environ, "PGOPTIONS": f"-c search_path={own.grid}"}, check=False
-        )
+        # By the environment, since everybody may see the arguments of a process.
+        environment = {**os.environ, **session_variables(url), "PGOPTIONS": f"-c search_path={own.grid}"}
+        ended = subprocess.run([found, "-X", *arguments], env=environment, check=False)
     if ended.returncode:
         raise CheckFailed(f"psql ended with {ended.returncode}")
 
+
+reason_option = click.option("--reason", required=True, help="Why; it is journaled.")
+role_option = click.option(
+    "--role",
+    type=click.Choice(["active", "shadow"]),
+    default="active",
+    show_default=True,
+    help="shadow is only judged.",
+)
+
+
+@click.command("activate")
+@click.argument("name")
+@click.option("--model", required=True, help="The model to ask.")
+@role_option
+@reason_option
+def prompt_activate(name: str, model: str, role: str, reason: str) -> None:
+    """Put the prompt NAME and a model in force in production, from the next round on."""
+    from gridgov.journal import Activation
+    from gridgov.prompt import check_model, load
+
+    check_model(model)
+    template = load(name)
+    _activate(Activation(template.name, model, template.digest, role, "gridgov prompt", reason))
+
+
+@click.command("back")
+@role_option
+@reason_option
+def prompt_back(role: str, reason: str) -> None:
+    """Put the prompt and model in force again that were so before the present ones."""
+    from gridgov.journal import Activation, decode
+    from gridgov.postgres import Reader
+    from gridgov.prompt import load
+
+    with database() as url:
+        reader = Reader(url, settings.load().grid, 1)
+        try:
+            rows = reader.rows("activations")
+        finally:
+            reader.close()
+        acts = [decode(row["body"], row["digest"]).payload for row in rows]
+        past = [act for act in acts if isinstance(act, Activation) and act.role == role]
+        if len(past) < 2:
+            raise BadInput(f"nothing was in force before in the role {role}; `gridgov prompt activate` puts it")
+        before = past[-2]
+        if before.model and load(before.prompt).digest != before.digest:
+            raise BadInput(
+                f"prompts/{before.prompt}.j2 is not what it was then (digest {before.digest[:16]}); put that back first"
+            )
+        _activate(Activation(before.prompt, before.model, before.digest, role, "gridgov prompt", reason))
+
+
+def _activate(activation: Activation) -> None:
+    from gridgov.postgres import Writer
+
+    grid, at = settings.load().grid, clock()
+    with database() as url, Writer(url, grid) as writer:
+        record = writer.submit(lambda engine: engine.activate(activation, at))
+    shown = f"{activation.prompt} ({activation.digest[:16]}) with {activation.model}" if activation.model else "nothing"
+    click.echo(f"grid {grid}: {shown} is {activation.role} from record {record.seq} on")
+
+
+PROMPT_COMMANDS: tuple[click.Command, ...] = (prompt_activate, prompt_back)
 
 COMMANDS: tuple[click.Command, ...] = (migrate, keys, rebuild, serve, up, doctor, psql)

@@ -26,6 +26,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -42,14 +43,17 @@ from gridgov.journal import (
     Payload,
     Registration,
     answers,
+    by_request,
     decode,
     digest,
+    encode,
 )
 from gridgov.ledger import metadata
-from gridgov.model import BOUNDARY, Kind, LedgerEntry, Resource, WorldState, uuid5
+from gridgov.model import BOUNDARY, Kind, LedgerEntry, Resource, Seen, WorldState, uuid5
+from gridgov.prompt import exact_json
 from gridgov.replay import Columns, chain, fold
 from gridgov.state import State
-from gridgov.wire import timestamp
+from gridgov.wire import Json, timestamp, world_state_json
 
 APP = "gridgov_app"
 """The role that writes: it may add to the journal and the ledger, and change nothing there."""
@@ -72,13 +76,25 @@ SHARED_S = 5.0
 PATIENCE_S = 10.0
 """How long a command waits for a database that went away."""
 
+CLOSE_S = 30.0
+"""How long the writer may take to finish what it took on."""
+
 CONNECT_S = 5
+SILENT_MS = 15_000
+"""A server that says nothing for so long is gone."""
+
+READ_MS = 20_000
+"""How long a question to the database may take where somebody waits for the answer."""
+
 RETRY_S = 0.1
 IDLE_MS = 10_000
 """The server ends a session that stops in mid-transaction for so long: it would hold the lock against all others."""
 
 PAGE = 5_000
 """Rows that are fetched at once."""
+
+SEARCHED = 1_000
+"""So many records at most are looked through for the moment at which somebody looked."""
 
 MISSED = 20_000
 """Above so many records that others wrote, the state is loaded anew instead of folded on."""
@@ -97,6 +113,10 @@ class Unreachable(GridgovError):
     """The database gave no answer; the message says whether what was asked for may have been recorded."""
 
     exit_code = 3
+
+
+class Misplaced(BadInput):
+    """The database is not as this version needs it: not migrated, without the roles, or without their rights."""
 
 
 @cache
@@ -123,14 +143,39 @@ def _sha(text: str) -> bytes:
 # --- sessions and migrations ------------------------------------------------------------------------------------------
 
 
-def connect(url: str, grid: str, role: str = APP) -> Connection:
-    """A session in a grid's schema, acting as a role. Raises BadInput or Unreachable, saying what to do."""
+def connect(url: str, grid: str, role: str = APP, patience_ms: int = 0) -> Connection:
+    """A session in a grid's schema, acting as a role. Raises BadInput or Unreachable, saying what to do.
+
+    `patience_ms` is how long a statement may take, 0 for ever.
+    """
     connection = _connect(url, grid)
     with _closed_on_failure(connection), _told(f"acting as {role}"):
         connection.execute(query("role"), {"role": role})
-        connection.execute(query("session"), {"grid": grid, "idle": str(IDLE_MS)})
+        _set_up(connection, grid, patience_ms)
         _check_migrated(connection, grid)
     return connection
+
+
+def session_variables(url: str) -> dict[str, str]:
+    """What libpq's programs are told by the environment, in place of an address. Raises BadInput where it is none."""
+    try:
+        found = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise _no_address() from None
+    names = {"dbname": "PGDATABASE", "user": "PGUSER", "password": "PGPASSWORD", "host": "PGHOST", "port": "PGPORT"}
+    return {names.get(key, f"PG{key.replace('_', '').upper()}"): str(value) for key, value in found.items()}
+
+
+def _no_address() -> BadInput:
+    """Without what was given: it may hold a password."""
+    return BadInput(
+        "GRIDGOV_DATABASE_URL is no address of a Postgres database; write postgresql://user:password@host/database"
+    )
+
+
+def _set_up(connection: Connection, grid: str, patience_ms: int = 0, idle_ms: int | None = None) -> None:
+    values = {"grid": grid, "idle": str(IDLE_MS if idle_ms is None else idle_ms), "patience": str(patience_ms)}
+    connection.execute(query("session"), values)
 
 
 @contextmanager
@@ -146,13 +191,19 @@ def _connect(url: str, grid: str) -> Connection:
     if not _GRID.fullmatch(grid):
         raise BadInput(f"{grid!r} is no name for a grid; use up to 63 of a-z, 0-9, _ and -, a letter first")
     try:
-        return psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S, fallback_application_name="gridgov")
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=CONNECT_S,
+            tcp_user_timeout=SILENT_MS,
+            fallback_application_name="gridgov",
+        )
     except psycopg.OperationalError as error:
         raise Unreachable(
             f"the database cannot be reached ({_line(error)}); start it, or check GRIDGOV_DATABASE_URL"
         ) from None
-    except psycopg.ProgrammingError as error:
-        raise BadInput(f"GRIDGOV_DATABASE_URL is no address of a Postgres database ({_line(error)})") from None
+    except psycopg.ProgrammingError:
+        raise _no_address() from None
 
 
 def _line(error: BaseException) -> str:
@@ -166,31 +217,35 @@ def _told(doing: str) -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
-        raise BadInput(f"{doing}: the database refuses it ({_line(error)}); run `gridgov migrate`, and grant the "
-                       f"roles {APP} and {READ} to the user of GRIDGOV_DATABASE_URL") from None  # fmt: skip
+        raise Misplaced(f"{doing}: the database refuses it ({_line(error)}); run `gridgov migrate`, and grant the "
+                        f"roles {APP} and {READ} to the user of GRIDGOV_DATABASE_URL") from None  # fmt: skip
     except psycopg.OperationalError as error:
         raise Unreachable(f"{doing}: the database gave no answer ({_line(error)}); try again") from None
     except psycopg.Error as error:
-        raise GridgovError(f"{doing}: the database refuses it ({_line(error)})") from None
+        raise Misplaced(f"{doing}: the database refuses it ({_line(error)}); run `gridgov doctor`") from None
 
 
 def _check_migrated(connection: Connection, grid: str) -> None:
     try:
-        applied: dict[str, bytes] = dict(connection.execute(query("applied")).fetchall())
+        applied = connection.execute(query("applied")).fetchall()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
-        raise BadInput(f"there is no grid {grid} in this database; run `gridgov migrate`") from None
+        raise Misplaced(f"there is no grid {grid} in this database; run `gridgov migrate`") from None
     if missing := _missing(applied, grid):
-        raise BadInput(f"grid {grid} lacks {', '.join(missing)}; run `gridgov migrate`")
+        raise Misplaced(f"grid {grid} lacks {', '.join(missing)}; run `gridgov migrate`")
 
 
-def _missing(applied: dict[str, bytes], grid: str) -> list[str]:
-    """Migrations to be applied. Raises BadInput where those that were are not ours."""
-    for name, found in applied.items():
+def _missing(applied: Iterable[tuple[Any, ...]], grid: str) -> list[str]:
+    """Migrations to be applied, given what meta says. Raises BadInput where those that were are not ours."""
+    there = set()
+    for name, found, sealed in applied:
+        there.add(name)
         if name not in migrations():
             raise BadInput(f"grid {grid} has {name}, which this version does not know; use the version that added it")
         if _sha(migrations()[name]) != found:
             raise BadInput(f"grid {grid}: {name} was applied with other content; migrations are never edited")
-    return [name for name in migrations() if name not in applied]
+        if not sealed:
+            raise BadInput(f"grid {grid}: what meta says of {name} was changed (its seal does not fit)")
+    return [name for name in migrations() if name not in there]
 
 
 def migrate(url: str, grid: str) -> list[str]:
@@ -205,7 +260,7 @@ def migrate(url: str, grid: str) -> list[str]:
         connection.execute(_placed(query("schema"), grid))
         connection.execute(query("path"), {"grid": grid})
         connection.execute(query("meta"))
-        taken = _missing(dict(connection.execute(query("applied")).fetchall()), grid)
+        taken = _missing(connection.execute(query("applied")).fetchall(), grid)
         for name in taken:
             connection.execute(_placed(migrations()[name], grid))
             connection.execute(query("record_migration"), {"name": name, "digest": _sha(migrations()[name])})
@@ -395,6 +450,38 @@ def state_at(connection: Connection, epoch: int) -> State:
     return state
 
 
+def state_after(connection: Connection, seq: int) -> State:
+    """The state right after a journal record, but for what no judgement of a proposal looks at.
+
+    The caller holds a snapshot. Complexity: as `load_state`, and O(entries since). Raises Damaged.
+    """
+    state = State()
+    close = _one(connection, "close_before", until=seq)
+    closed, before = (close.seq, close.payload.entries) if close and type(close.payload) is Close else (0, 0)
+    _stand(connection, state, {"until": seq, "closed": closed, "holds": False})
+    for body, found in connection.execute(query("holds_at"), {"until": seq}):
+        record = _decoded(body, found)
+        state.epoch = record.epoch
+        fold(state, record)
+    head = _one(connection, "record", seq=seq)
+    if head is None:
+        raise Damaged(f"the journal has no record {seq}; run `gridgov verify postgres`")
+    state.seq, state.digest, state.at = head.seq, head.digest, head.at
+    state.epoch = head.epoch + (head.kind in ("genesis", "close"))
+    state.entries = _entry_as_of(connection, seq)
+    listed = {(actor, name) for name, held in state.balances.items() for actor in held}
+    rows = connection.execute(query("balances_then"), {"after": state.entries}).fetchall()
+    unsure = [(a, name) for a, name, amount, since in rows if since and not amount and (a, name) not in listed]
+    ids = {(_actor_id(actor), name): (actor, name) for actor, name in unsure}
+    which = {"actors": _array(a for a, _ in ids), "resources": _array(_quoted(name) for _, name in ids)}
+    used = connection.execute(query("used_before"), {**which, "until": state.entries}).fetchall() if ids else []
+    unused = set(unsure) - {ids[actor, name] for actor, name in used}
+    state.balances = _amounts(state, (row[:3] for row in rows if row[:2] not in unused))
+    between = {"after": before, "until": state.entries}
+    state.sent = _amounts(state, connection.execute(query("sent_between"), between))
+    return state
+
+
 def _stand(connection: Connection, state: State, which: dict[str, Any]) -> None:
     """Folds the records that still say something; what they leave out of a State is filled in after this."""
     for body, found in connection.execute(query("standing"), which):
@@ -429,17 +516,21 @@ Taken = Callable[[JournalRecord, Sequence[LedgerEntry]], None]
 """Is told of each record that others wrote."""
 
 
-def follow(connection: Connection, state: State, taken: Taken | None = None) -> bool:
-    """Folds what was committed since into the state; False where that is so much that it is better loaded anew.
+def follow(connection: Connection, state: State, generation: int, taken: Taken | None = None) -> bool:
+    """Folds what was committed since into the state; False where it has to be loaded anew.
+
+    That is where so much was committed, or where the balances were made anew since: theirs is another generation.
 
     Raises Damaged where the journal does not go on from where the state is; the state is then good for nothing.
     """
     rows = connection.execute(query("since"), {"seq": state.seq, "limit": MISSED + 1}).fetchall()
-    if state.seq and (not rows or rows[0][::2] != (state.seq, state.digest)):
+    if rows and rows[0][3] != generation:
+        return False
+    if state.seq and (not rows or rows[0][:3:2] != (state.seq, state.digest)):
         raise Damaged(f"journal record {state.seq} is not what it was; run `gridgov verify postgres`")
     if len(rows) > MISSED:
         return False
-    for _, body, found in rows[1:] if state.seq else rows:
+    for _, body, found, _ in rows[1:] if state.seq else rows:
         record = _decoded(body, found)
         if digest(state.digest, body) != found or record.seq != state.seq + 1:
             raise Damaged(f"journal record {record.seq} does not follow from the one before")
@@ -483,6 +574,68 @@ def _hex(data: bytes) -> str:
     return f"\\\\x{data.hex()}"
 
 
+# --- what was shown ---------------------------------------------------------------------------------------------------
+
+_SEEN = re.compile(r"(\d{1,9})-(\d{1,18})-(\d{1,18})-[0-9a-f]{32}", re.ASCII)
+
+
+def seen_of(shown: str) -> Seen:
+    """What a world_state_digest says was seen. Raises BadInput where it is none."""
+    match = _SEEN.fullmatch(shown)
+    if match is None:
+        raise BadInput("this is no world_state_digest; send the one of GET /v1/context", ("world_state_digest",))
+    return Seen(int(match[1]), int(match[2]), int(match[3]))
+
+
+def digest_of(seen: Seen, world: Json) -> str:
+    """The world_state_digest: what was seen, and a digest of how it looked."""
+    sha = hashlib.sha256(exact_json(world).encode()).hexdigest()
+    return f"{seen.epoch}-{seen.constraints_seq}-{seen.entries}-{sha[:32]}"
+
+
+def shown_by(state: State) -> str:
+    """The world_state_digest of who looks now. Complexity: O(balances)."""
+    return digest_of(state.seen, world_state_json(state.world_state()))
+
+
+def copied(state: State) -> State:
+    """A state that stays as it is when the other goes on. Complexity: O(balances)."""
+    found = State()
+    for name in State.__slots__:
+        value = getattr(state, name)
+        if isinstance(value, dict):
+            value = {key: dict(own) if isinstance(own, dict) else own for key, own in value.items()}
+        setattr(found, name, set(value) if isinstance(value, set) else value)
+    return found
+
+
+def state_shown(connection: Connection, shown: str) -> State | None:
+    """The state whose world_state_digest this is; None where it is not found, or more than one could be meant.
+
+    Complexity: as `state_after`, and up to `SEARCHED` records. Raises BadInput where it is no world_state_digest.
+    """
+    seen = seen_of(shown)
+    with _snapshot(connection):
+        first = connection.execute(query("seq_shown"), seen._asdict()).fetchone()
+        if first is None or first[0] is None:
+            return None
+        state, found = state_after(connection, first[0]), list[State]()
+        rows = connection.execute(query("records"), {"after": first[0], "limit": SEARCHED}).fetchall()
+        following = (_decoded(body, digest_) for _, body, digest_ in rows)
+        while state.seen == seen:
+            if shown_by(state) == shown:
+                found.append(copied(state))
+            record = next(following, None)
+            if record is None:
+                break
+            fold(state, record)
+    alike = all(state.reserved == found[0].reserved and state.mandates == found[0].mandates for state in found)
+    return found[-1] if found and alike else None
+
+
+# --- exchanges, shadows and requests ----------------------------------------------------------------------------------
+
+
 class Interaction(NamedTuple):
     """One exchange with a model, to be kept beside the decision that it led to. `about` is canonical JSON."""
 
@@ -514,6 +667,71 @@ class Interaction(NamedTuple):
             _NULL if self.latency_ms is None else str(self.latency_ms), _hex(self.digest),
         )  # fmt: skip
         return "\t".join(fields) + "\n"
+
+
+class Shadow(NamedTuple):
+    """What a shadow proposed, and what would have become of it; `body` is the decision's canonical JSON.
+
+    It was judged on the state after the record `seq`. `seen` is the world_state_digest that it was shown; `exchange`
+    is the digest of the interaction that it came of. `id` and `digest` are given when it is added.
+    """
+
+    proposal_id: str
+    epoch: int
+    proposer: str
+    n: int
+    seq: int
+    at: int
+    body: str
+    prompt: str
+    model: str
+    request_key: str
+    seen: str
+    exchange: bytes | None
+    id: int = 0
+    digest: bytes = b""
+
+    @property
+    def decision(self) -> Decision:
+        """What would have become of it. Raises Damaged where the body is none."""
+        return shadow_decision(self.body)
+
+    def sealed(self, id_: int, previous: bytes) -> Shadow:
+        """The row of this number, after the one with that digest."""
+        parts = [str(part).encode() for part in (id_, *self[:11])]
+        sha = hashlib.sha256(b"gridgov-shadow/1\n" + previous)
+        for part in (*parts, self.exchange or b""):
+            sha.update(b"%d:" % len(part) + part)
+        return self._replace(id=id_, digest=sha.digest())
+
+
+def shadow_decision(body: str) -> Decision:
+    """The decision whose canonical JSON this is. Raises Damaged."""
+    try:
+        payload = decode(f'{{"at":0,"epoch":0,"kind":"proposal","payload":{body},"seq":0}}', b"").payload
+        assert type(payload) is Decision, "this kind has no other"
+        if encode(payload) != body:
+            raise ValueError("not in its canonical form")
+    except NOT_A_RECORD as error:
+        raise Damaged(f"a body of shadows is no decision ({error}); run `gridgov verify postgres`") from None
+    return payload
+
+
+class Handed(NamedTuple):
+    """A request as it was handed out: its key, when, its body, and canonical JSON of what there is to say about it."""
+
+    request_key: str
+    at: int
+    body: bytes
+    about: str
+
+    @property
+    def digest(self) -> bytes:
+        """sha256 over all of it, each part with its length."""
+        sha = hashlib.sha256(b"gridgov-handed/1\n")
+        for part in (self.request_key.encode(), str(self.at).encode(), self.body, self.about.encode()):
+            sha.update(b"%d:" % len(part) + part)
+        return sha.digest()
 
 
 class Statement(NamedTuple):
@@ -669,6 +887,11 @@ def _finished(connection: Connection, steps: Steps) -> PGresult | None:
         _wait(connection.pgconn)
 
 
+def _uuids(ids: Iterable[str]) -> list[str]:
+    """The ids of proposals and requests, as the database knows both."""
+    return [id_ for id_ in (own.removeprefix(by_request("")) for own in ids) if _UUID.fullmatch(id_)]
+
+
 class _Desk:
     """Where an engine's records wait for their transaction: the Ledger that it sees, and how its rows are written.
 
@@ -734,10 +957,11 @@ class _Desk:
         if self.transit is not None:
             self.transit.finish()  # it has the connection
         self.known |= dict.fromkeys(ids)
-        asked = [id_ for id_ in ids if _UUID.fullmatch(id_)]
+        asked = _uuids(ids)
         if asked:
             for id_, body, found in self.connection.execute(query("answered"), {"ids": _array(asked)}):
-                self.known[id_] = _decoded(body, found)
+                if id_ in self.known:
+                    self.known[id_] = _decoded(body, found)
 
     def taken(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
         """Notes what another wrote."""
@@ -790,7 +1014,7 @@ class PostgresLedger(_Desk):
         if self.rows.journal:
             with _told("appending to the ledger"):
                 try:
-                    found = _begin(self.connection)
+                    found, _ = _begin(self.connection)
                     if found != self.head:
                         raise Damaged(f"somebody else writes to this grid: its head is record {found[0]}, "
                                       f"not {self.head[0]}; run one at a time")  # fmt: skip
@@ -823,7 +1047,7 @@ def rebuild(url: str, grid: str) -> int:
     changed then. Complexity: O(journal), under the lock.
     """
     with _connect(url, grid) as connection, _told(f"rebuilding grid {grid}"):
-        connection.execute(query("session"), {"grid": grid, "idle": "0"})
+        _set_up(connection, grid, idle_ms=0)
         _check_migrated(connection, grid)
         _begin(connection)
         state, rows = State(), Rows()
@@ -837,7 +1061,9 @@ def rebuild(url: str, grid: str) -> int:
             connection.execute(query(name))
         for statement in rows.statements(scales, set()):
             _finished(connection, _execution(connection.pgconn, statement))
+        connection.execute(query("remade"))
         connection.execute(query("commit"))
+        connection.execute(query("remade"))
     return state.seq
 
 
@@ -846,13 +1072,15 @@ def _head(connection: Connection) -> tuple[int, bytes]:
     return (0, START) if record is None else (record.seq, record.digest)
 
 
-def _begin(connection: Connection) -> tuple[int, bytes]:
-    """Begins a batch: takes the lock, and returns the head (seq, digest) as it is under it."""
+def _begin(connection: Connection) -> tuple[tuple[int, bytes], int]:
+    """Begins a batch: takes the lock, and returns the head (seq, digest) and the generation as they are under it."""
     cursor = connection.execute(query("begin"))
     while cursor.nextset():
         pass
     row = cursor.fetchone()
-    return (0, START) if row is None else (row[0], row[1])
+    assert row is not None, "the generation is always there"
+    seq, digest_, generation = row
+    return (seq, digest_ or START), generation
 
 
 def _roll_back(connection: Connection) -> None:
@@ -920,6 +1148,7 @@ class _Session:
 
     def _load(self) -> tuple[_Desk, Engine]:
         """An engine that is where the database is."""
+        (self.generation,) = _row(self.connection, "generation")
         state = load_state(self.connection)
         scales = {name: resource.scale for name, resource in state.resources.items()}
         listed = {(actor, resource) for resource, held in state.balances.items() for actor in held}
@@ -930,9 +1159,11 @@ class _Session:
 
     def run(self, calls: Calls) -> _Batch:
         """Begins a batch, runs its commands in order, and writes what they appended; all but the commit."""
-        head = _begin(self.connection)
-        state = self.engine.state
-        if head != (state.seq, state.digest) and not follow(self.connection, state, self.desk.taken):
+        head, generation = _begin(self.connection)
+        state, same = self.engine.state, generation == self.generation
+        if same and head == (state.seq, state.digest):
+            pass
+        elif not same or not follow(self.connection, state, generation, self.desk.taken):
             self.desk, self.engine = self._load()
         ids = [call.proposal_id for call in calls if call.proposal_id is not None]
         self.desk.look_up(ids)
@@ -1026,12 +1257,9 @@ class _Batch:
         return self.head[0] - self.base[0]
 
 
-def _as_sent(seq: int, digest_: bytes) -> tuple[bytes, bytes]:
-    """The head of a journal as the server writes it."""
-    return b"%d" % seq, b"\\x" + digest_.hex().encode()
-
-
-_NO_HEAD = _as_sent(0, START)
+def _as_sent(seq: int, digest_: bytes, generation: int) -> tuple[bytes | None, ...]:
+    """The head of a journal, and the generation, as the server writes them."""
+    return b"%d" % seq, b"\\x" + digest_.hex().encode() if seq else None, b"%d" % generation
 
 
 class _Transit:
@@ -1041,8 +1269,9 @@ class _Transit:
     records is only looked after: what it answers must be as of a head that still is one.
     """
 
-    def __init__(self, connection: Connection, batch: _Batch, statements: list[Statement]) -> None:
+    def __init__(self, connection: Connection, batch: _Batch, statements: list[Statement], generation: int) -> None:
         self.batch = batch
+        self._generation = generation
         self.committing = self.done = False
         self._pg = connection.pgconn
         self._statements = statements
@@ -1052,8 +1281,8 @@ class _Transit:
     def _all(self) -> Steps:
         head = yield from _execution(self._pg, Statement("begin" if self.batch.records else "tip"))
         assert head is not None, "a query has a result"
-        found = (head.get_value(0, 0), head.get_value(0, 1)) if head.ntuples else _NO_HEAD
-        if found != _as_sent(*self.batch.base):
+        found = tuple(head.get_value(0, column) for column in range(3))
+        if found != _as_sent(*self.batch.base, self._generation):
             raise _Overtaken
         for statement in self._statements:
             yield from _execution(self._pg, statement)
@@ -1156,7 +1385,9 @@ class Writer:
             if not self._closing.is_set():
                 self._closing.set()
                 self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            _reports.error("the database gives no answer; what was not acknowledged may be recorded or not")
 
     def _serve(self) -> None:
         """The thread: what comes to an idle writer is run under the lock; in a rush, ahead of it."""
@@ -1204,7 +1435,7 @@ class Writer:
                     return more
                 if desk.transit is None:
                     batch.sealed(session.engine.state)
-                    desk.transit = _Transit(session.connection, batch, desk.pass_on())
+                    desk.transit = _Transit(session.connection, batch, desk.pass_on(), session.generation)
                     batch = _Batch(session.engine.state)
                     desk.transit.poll()
                 elif desk.transit.wait(RUSH_MS if more and len(batch.calls) < self._batch else None):
@@ -1252,7 +1483,9 @@ class Writer:
                 for call in calls:  # one of them is at fault: the others must not suffer
                     self._settle([call])
                 return
-            failure: Exception = GridgovError(f"the database refuses to record it ({_line(error)})")
+            ours = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+            kind = GridgovError if ours else Unreachable
+            failure: Exception = kind(f"the database refuses to record it ({_line(error)}); nothing was recorded")
         except Exception as error:  # noqa: BLE001 - every caller is answered, and the thread lives on
             self._drop()
             failure = error
@@ -1347,7 +1580,7 @@ class Pool:
                         raise
                 finally:
                     self._put(connection)
-            fresh = connect(self.url, self.grid, self.role)
+            fresh = connect(self.url, self.grid, self.role, READ_MS)
             try:
                 return question(fresh)
             finally:
@@ -1383,6 +1616,7 @@ class Reader:
         self.pool = Pool(url, grid, READ, size)
         self._lock = threading.Lock()
         self._state: State | None = None
+        self._generation = 0
         self._shown: tuple[int, WorldState] | None = None
 
     def look(self, question: Callable[[State], T]) -> T:
@@ -1392,8 +1626,9 @@ class Reader:
 
     def _current(self) -> State:
         state, self._state = self._state, None  # whatever goes wrong on the way, the next look starts anew
-        if state is None or not self.pool.ask(partial(follow, state=state)):
-            state = self.pool.ask(_loaded)
+        if state is None or not self.pool.ask(partial(follow, state=state, generation=self._generation)):
+            state, self._generation = self.pool.ask(_loaded)
+            self._shown = None
         self._state = state
         return state
 
@@ -1410,10 +1645,9 @@ class Reader:
 
     def answered(self, id_: str) -> JournalRecord | None:
         """The record that this id led to, or None: the decision of a proposal, or what a request came to."""
-        if not _UUID.fullmatch(id_):
-            return None
-        rows = self.pool.ask(lambda c: c.execute(query("answered"), {"ids": _array([id_])}).fetchall())
-        return next((_decoded(body, found) for _, body, found in rows), None)
+        asked = _uuids([id_])
+        rows = self.pool.ask(lambda c: c.execute(query("answered"), {"ids": _array(asked)}).fetchall()) if asked else []
+        return next((_decoded(body, found) for own, body, found in rows if own == id_), None)
 
     def record(self, seq: int) -> JournalRecord | None:
         """The record of this number, or None."""
@@ -1429,9 +1663,9 @@ class Reader:
         """The entries that a proposal made, in order; none where it made none."""
         if not _UUID.fullmatch(proposal_id):
             return []
-        rows = self.pool.ask(lambda c: c.execute(query("answered"), {"ids": _array([proposal_id])}).fetchall())
+        decided = self.answered(proposal_id)
         settled = self.pool.ask(lambda c: c.execute(query("settlement"), {"id": proposal_id}).fetchall())
-        records = [_decoded(*row[-2:]) for row in (*rows, *settled)]
+        records = [*([] if decided is None else [decided]), *(_decoded(*row) for row in settled)]
         made = [getattr(record.payload, "entries", ()) for record in records]
         return self.entries([id_ for ids in made for id_ in ids])
 
@@ -1460,9 +1694,9 @@ def acknowledge(connection: Connection, seq: int, reference: str, at: int) -> No
     connection.execute(query("acknowledge"), {"seq": seq, "reference": reference, "at": timestamp(at)})
 
 
-def _loaded(connection: Connection) -> State:
+def _loaded(connection: Connection) -> tuple[State, int]:
     with _snapshot(connection):
-        return load_state(connection)
+        return load_state(connection), _row(connection, "generation")[0]
 
 
 # --- what the app asks ------------------------------------------------------------------------------------------------
@@ -1516,6 +1750,64 @@ def balances_after(connection: Connection, asked: Sequence[tuple[int, Sequence[P
 def _entry_as_of(connection: Connection, seq: int) -> int:
     row = connection.execute(query("entry_as_of"), {"seq": seq}).fetchone()
     return 0 if row is None else int(row[0])
+
+
+# --- shadows and requests ---------------------------------------------------------------------------------------------
+
+
+def _shadow(row: tuple[Any, ...]) -> Shadow:
+    id_, *rest, digest_ = row
+    return Shadow._make((*rest, id_, digest_))
+
+
+def add_shadow(connection: Connection, shadow_: Shadow, interaction: Interaction | None) -> Shadow:
+    """Adds a row with its exchange, one at a time and durably; what was there under its id before stays, and is it."""
+    with connection.transaction():
+        connection.execute(query("shadows_lock"))
+        known = shadow(connection, shadow_.proposal_id)
+        if known is not None:
+            return known
+        last = connection.execute(query("last_shadow")).fetchone() or (0, START)
+        added = shadow_._replace(exchange=None if interaction is None else interaction.digest)
+        added = added.sealed(last[0] + 1, last[1])
+        connection.execute(query("add_shadow"), {**added._asdict(), "at": timestamp(added.at)})
+        if interaction is not None:
+            with connection.cursor().copy(query("copy_interactions").encode()) as copy:
+                copy.write(interaction.line())
+    return added
+
+
+def shadow(connection: Connection, proposal_id: str) -> Shadow | None:
+    """What a shadow proposed under this id, or None."""
+    row = connection.execute(query("shadow"), {"proposal_id": proposal_id}).fetchone()
+    return None if row is None else _shadow(row)
+
+
+def shadows_of(connection: Connection, ids: Sequence[str], limit: int) -> list[Shadow]:
+    """What shadows proposed under these ids, the last first, no more than `limit`."""
+    return [_shadow(row) for row in connection.execute(query("shadows_of"), {"ids": _array(ids), "limit": limit})]
+
+
+def shadows_page(connection: Connection, **asked: Any) -> list[Shadow]:
+    """What shadows proposed, in order of id: after, limit, and outcome, proposer and epoch, None for all."""
+    return [_shadow(row) for row in connection.execute(query("shadows_page"), asked)]
+
+
+def last_shadow(connection: Connection) -> int:
+    """The number of the last row, 0 where there is none."""
+    row = connection.execute(query("last_shadow")).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def keep_request(connection: Connection, handed: Handed) -> None:
+    """Keeps a request that is handed out; the second time changes nothing."""
+    values = {**handed._asdict(), "at": timestamp(handed.at), "digest": handed.digest}
+    connection.execute(query("add_request"), values)
+
+
+def request(connection: Connection, request_key: str) -> tuple[bytes, str] | None:
+    """Body and `about` of a request that was handed out, or None."""
+    return connection.execute(query("request"), {"request_key": request_key}).fetchone()
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -305,6 +305,12 @@ def _past(decision: Decision, resources: Mapping[str, Resource]) -> Json:
     return found
 
 
+def check_model(model: str) -> None:
+    """Raises BadInput where this is no model's name: it becomes a part of a path."""
+    if not _MODEL.fullmatch(model):
+        raise BadInput(f"{model!r} is no model's name; expected one such as {MODEL}")
+
+
 FIXED = 20_000
 """Characters that are set aside for the template, the constraints and the history."""
 
@@ -485,8 +491,7 @@ def render(
     of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so.
     Raises BadInput where the template fails or the model's name is none. Complexity: O(what is shown).
     """
-    if not _MODEL.fullmatch(model):
-        raise BadInput(f"{model!r} is no model's name; expected one such as gemini-3.8-flash")
+    check_model(model)
     view, resources = _view(context), context.state.resources
     world = world_state_json(view.world)
     everyone = tuple(actor.id for actor in context.world_state.actors)

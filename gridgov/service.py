@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from gridgov import postgres
 from gridgov.amounts import plain
-from gridgov.auth import PLANNER, Caller, check_name
+from gridgov.auth import PLANNER, SHADOW, Caller, check_name
 from gridgov.decide import decide, faulted, overridden, reversed_, settled
 from gridgov.engine import METERED, Engine, Metered
 from gridgov.errors import BadInput, Conflict, GridgovError
+from gridgov.grid_tables import input_of, judged_aside
 from gridgov.journal import (
     Activation,
     Close,
@@ -34,8 +34,10 @@ from gridgov.journal import (
     Once,
     Registration,
     Settlement,
+    by_request,
     canonical,
     decode,
+    encode,
 )
 from gridgov.model import (
     BOUNDARY,
@@ -55,8 +57,8 @@ from gridgov.model import (
     uuid5,
 )
 from gridgov.outcome import Outcomes, outcome_json, touched, transfers_of
-from gridgov.postgres import Interaction, Pair, Pool, Reader, Writer
-from gridgov.prompt import Request, exact_json, load, render
+from gridgov.postgres import Handed, Interaction, Pair, Pool, Reader, Shadow, Writer, copied, digest_of, seen_of
+from gridgov.prompt import Prompt, Request, exact_json, load, render
 from gridgov.propose import Answer, Context
 from gridgov.reply import about, answer_of, parse_body, printable
 from gridgov.state import State
@@ -74,6 +76,9 @@ from gridgov.wire import (
 )
 from gridgov.words import words
 
+ACTIVE = "active"
+"""The role of what proposes; the other one, `shadow`, is only judged."""
+
 PROMPT = "propose_transfer"
 MODEL = "gemini-3.8-flash"
 """What is asked, and whom, where no activation says so."""
@@ -81,12 +86,11 @@ MODEL = "gemini-3.8-flash"
 FAILURES = ("quota", "transport", "auth", "config")
 """The ways in which a proposer is unavailable."""
 
-ROUNDS_OPEN = 64
+ROUNDS = 16
 """Most rounds of one proposer in an epoch."""
 
-ROUNDS_CLOSED = 4
 EPOCHS_KNOWN = 1_000
-"""The rounds of a closed epoch whose ids are recognised, and for how many epochs back."""
+"""The rounds of so many epochs, back and ahead, are recognised by their ids."""
 
 HISTORY = 3
 HISTORY_EPOCHS = 64
@@ -98,6 +102,13 @@ HANDED_OUT = 1_000
 RENDERED = 32
 """So many contexts are kept ready."""
 
+SHOWN = 16
+"""So many states are kept as they were shown to shadows; older ones are found again in the database."""
+
+PAGE_BYTES = 4_000_000
+CHUNK = 100
+"""A page ends after so many bytes; rows are fetched so many at once."""
+
 LAG_MAX = 10_000
 """The outbox is counted no further."""
 
@@ -107,8 +118,6 @@ Resources = Mapping[str, Resource]
 Balances = dict[Pair, tuple[int, int]]
 Act = Registration | ConstraintsChange | Control | Activation
 T = TypeVar("T")
-
-_DIGEST = re.compile(r"(\d{1,9})-(\d{1,18})-(\d{1,18})-[0-9a-f]{32}", re.ASCII)
 
 
 class NotReady(GridgovError):
@@ -152,6 +161,7 @@ class Submission(NamedTuple):
     proposal: Any = None
     reply: bytes | None = None
     failure: Failure | None = None
+    latency_ms: int | None = None
 
 
 class Asked(NamedTuple):
@@ -170,7 +180,8 @@ class Asked(NamedTuple):
     def once(self, caller: Caller) -> Once:
         """The request that this is, however often it comes."""
         text = canonical({"body": self.body, "route": self.route})
-        return Once(uuid5(f"request/{caller.name}/{self.key}"), hashlib.sha256(text.encode()).hexdigest())
+        who = f"{len(caller.name)}/{caller.name}"  # so that no other name and key come to the same text
+        return Once(uuid5(f"request/{who}/{self.key}"), hashlib.sha256(text.encode()).hexdigest())
 
 
 class _Told(NamedTuple):
@@ -186,21 +197,15 @@ class _NotHeld(GridgovError):
     """Nothing waits under this id."""
 
 
+class _OfShadow(GridgovError):
+    """This is the round of a shadow: the writer has nothing to do with it."""
+
+    def __init__(self, round_: Round) -> None:
+        super().__init__()
+        self.round = round_
+
+
 # --- small questions --------------------------------------------------------------------------------------------------
-
-
-def seen_of(digest: str) -> Seen:
-    """What a world_state_digest says was seen. Raises BadInput where it is none."""
-    match = _DIGEST.fullmatch(digest)
-    if match is None:
-        raise BadInput("this is no world_state_digest; send the one of GET /v1/context", ("world_state_digest",))
-    return Seen(int(match[1]), int(match[2]), int(match[3]))
-
-
-def digest_of(seen: Seen, world: Json) -> str:
-    """The world_state_digest: what was seen, and a digest of how it looked."""
-    sha = hashlib.sha256(exact_json(world).encode()).hexdigest()
-    return f"{seen.epoch}-{seen.constraints_seq}-{seen.entries}-{sha[:32]}"
 
 
 def _ready(state: State) -> State:
@@ -267,29 +272,89 @@ class Rounds:
         self._next: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def find(self, id_: str, proposer: str, epoch: int) -> Round | None:
-        """The proposer's round with this id: of the open epoch, or of the last ones that closed."""
+    def find(self, id_: str, proposer: str, epoch: int, ahead: int = 0) -> Round | None:
+        """The proposer's round with this id: of the last epochs, the open one, and so many ahead of it."""
         with self._lock:
             ids = self._ids.setdefault(proposer, {})
             first = max(1, epoch - EPOCHS_KNOWN)
-            for e in range(max(first, self._next.get(proposer, first)), epoch + 1):
-                for n in range(1, 1 + (ROUNDS_OPEN if e == epoch else ROUNDS_CLOSED)):
+            until = epoch + ahead + 1
+            for e in range(max(first, self._next.get(proposer, first)), until):
+                for n in range(1, ROUNDS + 1):
                     round_ = Round(e, proposer, n)
                     ids[round_.proposal_id] = round_
-            self._next[proposer] = max(epoch + 1, self._next.get(proposer, 0))
+            self._next[proposer] = max(until, self._next.get(proposer, 0))
             found = ids.get(id_)
-            if found is not None and found.epoch < first:
-                found = None
-            if len(ids) > 2 * EPOCHS_KNOWN * ROUNDS_CLOSED + ROUNDS_OPEN:
+            if len(ids) > (3 * EPOCHS_KNOWN + ahead) * ROUNDS:
                 self._ids[proposer] = {i: r for i, r in ids.items() if r.epoch >= first}
-        return found
+        return found if found is not None and first <= found.epoch < until else None
 
 
 class _Handed(NamedTuple):
-    """A request as it was handed out."""
+    """A request as it was handed out: its body, and what there is to say about it."""
 
-    round: Round
-    request: Request
+    body: bytes
+    about: Json
+
+
+class _Asking(NamedTuple):
+    """What a rendered context depends on: `digest` is of the prompt in force (empty: any), `aside` counts shadows."""
+
+    seq: int
+    prompt: str
+    model: str
+    digest: str
+    proposer: str
+    mandate: frozenset[str] | None
+    extra: bool
+    aside: int
+
+
+def _template(asked: _Asking) -> Prompt:
+    """The prompt to ask with. Raises NotThere, or Conflict where it is not the one in force."""
+    try:
+        return _load(asked.prompt, asked.digest)
+    except Conflict:
+        raise
+    except BadInput as error:
+        raise NotThere(str(error)) from None
+
+
+def _load(name: str, digest: str) -> Prompt:
+    """The prompt on disk. Raises BadInput where there is none, Conflict where its digest is not the one in force."""
+    template = load(name)
+    if digest and template.digest != digest:
+        raise Conflict(f"the prompt {name} in force has the digest {digest[:12]}, and the file has "
+                       f"{template.digest[:12]}; put the file back, or activate it as it is")  # fmt: skip
+    return template
+
+
+def _aside(shadow: Shadow) -> JournalRecord:
+    """A shadow's decision in the form of a record that no journal has."""
+    return JournalRecord(0, shadow.epoch, "proposal", shadow.at, shadow.decision, "", b"")
+
+
+def _round_of(record: JournalRecord) -> Round | None:
+    """The round that a decision is of, of its epoch or of one that had closed; None where a client gave the id."""
+    decision = record.payload
+    assert isinstance(decision, Decision), "asked for decisions only"
+    epochs = range(record.epoch, max(0, record.epoch - EPOCHS_KNOWN), -1) if decision.n else ()
+    rounds = (Round(epoch, decision.proposer, decision.n) for epoch in epochs)
+    return next((round_ for round_ in rounds if round_.proposal_id == decision.proposal_id), None)
+
+
+def _handed(request: Request, round_: Round, shown: str) -> _Handed:
+    """A request as it is handed out for a round in which this was shown."""
+    about: Json = {"components": request.components, "model_asked": request.model, "parameters": request.parameters}
+    about |= {"prompt": request.prompt, "round": round_._asdict(), "sample": request.sample, "seen": shown}
+    return _Handed(exact_json(request.body).encode(), about)
+
+
+def _round_asked(about: Json, proposal_id: str) -> Json:
+    """The round that a request was rendered for: a shadow asked with the same prompt and model has the same request."""
+    round_ = Round(**about["round"])
+    base = round_.proposer.removesuffix(SHADOW)
+    either = (Round(round_.epoch, name, round_.n) for name in (base, base + SHADOW))
+    return next((other for other in either if other.proposal_id == proposal_id), round_)._asdict()
 
 
 class Service:
@@ -314,6 +379,7 @@ class Service:
         self._rounds = Rounds()
         self._handed: OrderedDict[str, _Handed] = OrderedDict()
         self._contexts: OrderedDict[tuple[Any, ...], Json] = OrderedDict()
+        self._shown: OrderedDict[str, State] = OrderedDict()
         self._rendering = threading.Lock()
 
     # --- how things are done ------------------------------------------------------------------------------------------
@@ -412,12 +478,15 @@ class Service:
 
         def proposal(state: State) -> Proposal | Decision:
             round_ = self._round(caller, id_, state.epoch)
+            if round_ is not None and round_.proposer.endswith(SHADOW):
+                raise _OfShadow(round_)
             proposer, n = (caller.name, 0) if round_ is None else (round_.proposer, round_.n)
             if not isinstance(given, Answer):
                 return faulted(id_, proposer, n, given)
             had = seen
-            if had is None and round_ is not None:
-                had = Seen(round_.epoch, state.constraints_seq, state.entries)
+            if round_ is not None:  # whatever else was looked at since, its answer is about its own epoch
+                looked = Seen(round_.epoch, state.constraints_seq, state.entries) if had is None else had
+                had = looked._replace(epoch=round_.epoch)
             return Proposal(id_, proposer, n, given.transfers, given.reasoning, had)
 
         def command(engine: Engine) -> _Told:
@@ -432,9 +501,12 @@ class Service:
             asked = proposal(state)
             return self._would(state, "proposal", decide(state, asked) if isinstance(asked, Proposal) else asked)
 
-        if dry_run:
-            return self._dry(judge)
-        told = self._run(command, id_, self._interaction(submission, at))
+        try:
+            if dry_run:
+                return self._dry(judge)
+            told = self._run(command, id_, self._interaction(submission, at))
+        except _OfShadow as of:
+            return self._propose_aside(of.round, submission, given, at, dry_run)
         return self._answer(told, _differences(told.record, given) if told.differs else ())
 
     def _given(self, submission: Submission) -> Answer | Malformed | Unavailable:
@@ -458,118 +530,280 @@ class Service:
         return answer
 
     def _round(self, caller: Caller, id_: str, epoch: int) -> Round | None:
-        """The round that an id is of, of those that this key may answer. Raises Forbidden for the planner's."""
-        if caller.mandate is None:
-            return self._rounds.find(id_, PLANNER, epoch)
-        if self._rounds.find(id_, PLANNER, epoch) is not None:
+        """The round that an id is of, of those that this key may answer.
+
+        Raises Forbidden for the planner's where the key has a mandate, BadInput for a round of an epoch to come: who
+        answered it now would answer in the place of whoever is asked then.
+        """
+
+        def find(name: str, ahead: int = 0) -> Round | None:
+            return self._rounds.find(id_, name, epoch, ahead) or self._rounds.find(id_, name + SHADOW, epoch, ahead)
+
+        planned = find(PLANNER, EPOCHS_KNOWN)
+        if planned is not None and caller.mandate is not None:
             raise Forbidden(
                 f"{id_} is a round of {PLANNER}; a key with a mandate has rounds of its own, see /v1/context"
             )
-        return self._rounds.find(id_, caller.name, epoch)
+        if planned is not None and planned.epoch > epoch:
+            raise BadInput(f"this is a round of epoch {planned.epoch}, and epoch {epoch} is open", ("proposal_id",))
+        return planned if planned is not None or caller.mandate is None else find(caller.name)
 
     def _interaction(self, submission: Submission, at: int) -> Interaction | None:
         """The exchange with a model that led to this, if any, with the request as it was handed out."""
         if submission.reply is None and (submission.failure is None or submission.request_key is None):
             return None
         key, body, failure = submission.request_key or "", submission.reply or b"", submission.failure
-        with self._rendering:
-            handed = self._handed.get(key)
+        handed = self._handed_out(key)
         said = about(body)
         told: Json = {"attempts": 1, "finish_reason": said.finish_reason, "model_answered": said.model}
         told |= {"failure": "" if failure is None else failure.kind, "origin": "recorded"}
         if handed is not None:
-            request = handed.request
-            told |= {"components": request.components, "model_asked": request.model, "parameters": request.parameters}
-            told |= {"prompt": request.prompt, "round": handed.round._asdict(), "sample": request.sample}
+            told |= {**handed.about, "round": _round_asked(handed.about, submission.proposal_id)}
         return Interaction(
             submission.proposal_id,
             key,
             at,
-            b"" if handed is None else exact_json(handed.request.body).encode(),
+            b"" if handed is None else handed.body,
             200 if failure is None else failure.status,
             body,
             canonical(told),
             canonical(dict(said.usage)) if said.usage else None,
+            submission.latency_ms,
         )
 
+    def _handed_out(self, key: str) -> _Handed | None:
+        """The request with this key as it was handed out, by this app or another one, or None."""
+        with self._rendering:
+            handed = self._handed.get(key)
+        if handed is None and key:
+            row = self.reader.pool.ask(lambda c: postgres.request(c, key))
+            handed = None if row is None else _Handed(row[0], json.loads(row[1]))
+        return handed
+
+    # --- proposals of shadows -----------------------------------------------------------------------------------------
+
+    def _propose_aside(
+        self, round_: Round, submission: Submission, given: Answer | Malformed | Unavailable, at: int, dry_run: bool
+    ) -> Json:
+        """Judges what a shadow proposes on the state that it was shown, and keeps that beside the journal.
+
+        Where that state is not found, it is judged on today's, and `state_moved` says so. Raises Recorded where the
+        round has an outcome with other input.
+        """
+        id_, key = round_.proposal_id, submission.request_key or ""
+        known = self.reader.pool.ask(lambda c: postgres.shadow(c, id_))
+        if known is None or dry_run:
+            handed = self._handed_out(key)
+            told = {} if handed is None else handed.about
+            shown = submission.digest or str(told.get("seen", ""))
+            found = self._state_shown(round_, shown)
+            state = self._look(copied) if found is None else found
+            decision = judged_aside(state, round_, given, shown if found is None else None)
+            shadow = Shadow(
+                id_, round_.epoch, round_.proposer, round_.n, state.seq, max(at, state.at), encode(decision),
+                told.get("prompt", ""), told.get("model_asked", ""), key, shown, None,
+            )  # fmt: skip
+            if dry_run:
+                return {**self._shadow_json(shadow), "dry_run": True}
+            kept = self._interaction(submission, shadow.at)
+            known = self._acks.ask(lambda c: postgres.add_shadow(c, shadow, kept))
+        if known.decision.input != input_of(given):
+            raise Recorded(f"proposal {id_} was judged before with other input ({known.decision.outcome})",
+                           self._shadow_json(known), _differences(_aside(known), given))  # fmt: skip
+        return self._shadow_json(known)
+
+    def _state_shown(self, round_: Round, shown: str) -> State | None:
+        """The state that a shadow was shown in its round; None where it cannot be had exactly."""
+        if not shown or seen_of(shown).epoch != round_.epoch:
+            return None
+        with self._rendering:
+            state = self._shown.get(shown)
+        return self.reader.pool.ask(lambda c: postgres.state_shown(c, shown)) if state is None else state
+
+    def _shadow_json(self, shadow: Shadow) -> Json:
+        """What would have become of it, with the balances as they would have been; the same whenever it is asked."""
+        record = _aside(shadow)
+        decision = shadow.decision
+        pairs = self._look(lambda state: _known_pairs(state, touched(decision)))
+        before = self.reader.pool.ask(lambda c: postgres.balances_after(c, [(shadow.seq, pairs)]))[0]
+        by = _moved(decision, None)
+        balances = {pair: (before.get(pair, 0), before.get(pair, 0) + by.get(pair, 0)) for pair in pairs}
+        found = self._told(record, None, balances, dry_run=True)
+        del found["dry_run"]
+        asked = {"prompt": shadow.prompt, "model": shadow.model, "world_state_digest": shadow.seen}
+        return {**found, "shadow": True, **{key: said for key, said in asked.items() if said}}
+
+    def _shadow_view(self, shadow: Shadow) -> Json:
+        """The same with what it proposed, and how it was asked."""
+        said = self._said(shadow.decision)
+        return {**self._shadow_json(shadow), "proposal": said, **self._exchange(shadow.proposal_id)}
+
+    def shadows(self, after: int, limit: int, **filters: Any) -> Json:
+        """A page of what shadows proposed, in order of id, with what would have become of it."""
+        resources = self.resources
+        rows = self.reader.pool.ask(lambda c: postgres.shadows_page(c, after=after, limit=limit, **filters))
+        items = []
+        for shadow in rows:
+            decision = shadow.decision
+            found: Json = {"id": shadow.id, "shadow": True, "epoch": shadow.epoch, "at": timestamp(shadow.at)}
+            found |= {**decision_json(decision, resources), "seq": None, "digest": None}
+            found["violations"] = [{**violation_json(v, resources), "words": words(v, resources)}
+                                   for v in decision.violations]  # fmt: skip
+            del found["entries"]
+            items.append({**found, "prompt": shadow.prompt, "model": shadow.model, "world_state_digest": shadow.seen})
+        return _page(items, limit, "id")
+
+    # --- a proposal, looked at ----------------------------------------------------------------------------------------
+
     def proposal(self, proposal_id: str) -> Json:
-        """A proposal and what became of it in the end. Raises NotThere."""
+        """A proposal and what became of it in the end; a shadow's, what would have. Raises NotThere."""
+        ask = self.reader.pool.ask
         record = self.reader.answered(proposal_id)
         if record is None or not isinstance(record.payload, Decision):
-            raise NotThere(f"there is no proposal {proposal_id}")
-        settlement = self.reader.pool.ask(lambda c: postgres.settlement_of(c, proposal_id))
-        decided = decision_json(record.payload, self.resources)
-        shown = {key: decided[key] for key in ("proposer", "n", "transfers", "granted", "reasoning") if key in decided}
+            own = ask(lambda c: postgres.shadow(c, proposal_id))
+            if own is None:
+                raise NotThere(f"there is no proposal {proposal_id}")
+            return self._shadow_view(own)
+        settlement = ask(lambda c: postgres.settlement_of(c, proposal_id))
         found = self._later([record if settlement is None else settlement])[0]
-        return {**found, "proposal": shown, "decided": {"seq": record.seq, "outcome": record.payload.outcome.value}}
+        decided = {"seq": record.seq, "outcome": record.payload.outcome.value}
+        found |= {"proposal": self._said(record.payload), "decided": decided, **self._exchange(proposal_id)}
+        round_ = _round_of(record)
+        if round_ is not None:
+            id_ = round_._replace(proposer=round_.proposer + SHADOW).proposal_id
+            beside = ask(lambda c: postgres.shadow(c, id_))
+            found |= {} if beside is None else {"shadow": self._shadow_view(beside)}
+        return found
+
+    def _said(self, decision: Decision) -> Json:
+        """What was proposed, by whom."""
+        told = decision_json(decision, self.resources)
+        return {key: told[key] for key in ("proposer", "n", "transfers", "granted", "reasoning") if key in told}
+
+    def _exchange(self, proposal_id: str) -> Json:
+        """How a model was asked for this proposal, where that was kept."""
+        rows = self.reader.rows("interactions_of", proposal_id=proposal_id)
+        if not rows:
+            return {}
+        about_ = json.loads(rows[0]["about"])
+        found = {key: about_.get(key) for key in ("prompt", "model_asked", "model_answered")}
+        found["prompt_digest"] = about_.get("components", {}).get("prompt")
+        found["usage"] = json.loads(rows[0]["usage"] or "{}")
+        late = rows[0]["latency_ms"]
+        return {"interaction": found if late is None else {**found, "latency_ms": late}}
 
     # --- context ------------------------------------------------------------------------------------------------------
 
-    def context(self, caller: Caller, prompt: str | None = None, extra: bool = False) -> Json:
+    def context(self, caller: Caller, prompt: str | None = None, extra: bool = False, role: str = ACTIVE) -> Json:
         """The open round of this key, and the request that puts it to a model. Raises NotThere for an unknown prompt.
 
-        It repeats until the round has an outcome; `extra` takes the first round of this epoch without one.
+        It repeats until the round has an outcome; `extra` takes the first round of this epoch without one. With the
+        role `shadow` it is that of the shadow beside this key's proposer, on the same state; raises NotThere where none
+        is active. Raises Conflict where the prompt in force is not on disk as it was activated.
         """
-        proposer = PLANNER if caller.mandate is None else caller.name
+        proposer = (PLANNER if caller.mandate is None else caller.name) + (SHADOW if role != ACTIVE else "")
         for _ in range(100):  # until nothing changes between the questions
-            seq, epoch, active = self._look(lambda state: (state.seq, state.epoch, state.active.get("active")))
-            name = prompt or (active.prompt if active is not None else PROMPT)
-            key = (seq, name, active.model if active is not None else MODEL, proposer, caller.mandate, extra)
+            seq, epoch, active = self._look(lambda state: (state.seq, state.epoch, state.active.get(role)))
+            if active is None and role != ACTIVE:
+                raise NotThere("no shadow is active; put a prompt and a model in force with the role shadow")
+            asked = _Asking(
+                seq,
+                prompt or (active.prompt if active is not None else PROMPT),
+                active.model if active is not None else MODEL,
+                active.digest if active is not None and prompt in (None, active.prompt) else "",
+                proposer,
+                caller.mandate,
+                extra,
+                0 if role == ACTIVE else self.reader.pool.ask(postgres.last_shadow),
+            )
             with self._rendering:
-                found = self._contexts.get(key) or self._rendered(key, epoch)
+                found = self._contexts.get(asked) or self._rendered(asked, epoch)
                 if found is not None:
-                    self._contexts[key] = found
+                    self._contexts[asked] = found
                     while len(self._contexts) > RENDERED:
                         self._contexts.popitem(last=False)
                     return found
         raise postgres.Unreachable("the grid changes too fast to be shown; ask again")
 
-    def _rendered(self, key: tuple[Any, ...], epoch: int) -> Json | None:
+    def _rendered(self, asked: _Asking, epoch: int) -> Json | None:
         """A context as of a seq; None where that is not the head any more."""
-        seq, name, model, proposer, mandate, extra = key
-        try:
-            template = load(name)
-        except BadInput as error:
-            raise NotThere(str(error)) from None
-        mine = {Round(epoch, proposer, n).proposal_id: n for n in range(1, ROUNDS_OPEN + 1)}
-        earlier = range(max(1, epoch - HISTORY_EPOCHS), epoch)
-        past = [Round(e, proposer, n).proposal_id for e in earlier for n in range(1, ROUNDS_CLOSED + 1)]
-        records = self.reader.pool.ask(lambda c: postgres.decided(c, [*mine, *past], ROUNDS_OPEN + HISTORY))
-        decided = {
-            mine[d.proposal_id]: r for r in records if isinstance(d := r.payload, Decision) and d.proposal_id in mine
-        }
-        free = next((n for n in range(1, ROUNDS_OPEN + 1) if n not in decided), ROUNDS_OPEN)
-        round_ = Round(epoch, proposer, free if extra else 1)
-        history = [r.payload for r in records[:HISTORY] if isinstance(r.payload, Decision)]
-        history.reverse()
+        template = _template(asked)
+        rounds = {Round(epoch, asked.proposer, n).proposal_id: n for n in range(1, ROUNDS + 1)}
+        past = self._decided(asked.proposer, epoch, list(rounds))
+        taken = {rounds[d.proposal_id] for d, _ in past if d.proposal_id in rounds}
+        mine = [(d, told) for d, told in past if d.proposer == asked.proposer]  # another may have used an id
+        decided = {rounds[d.proposal_id]: told for d, told in mine if d.proposal_id in rounds}
+        numbers = range(1, ROUNDS + 1)
+        free = next((n for n in numbers if n not in taken), ROUNDS)
+        first = next((n for n in numbers if n in decided or n not in taken), ROUNDS)
+        round_ = Round(epoch, asked.proposer, free if asked.extra else first)
+        history = tuple(decision for decision, _ in mine[:HISTORY])[::-1]
+        aside = asked.proposer.endswith(SHADOW)
 
-        def question(state: State) -> tuple[Request, Json, Seen, bool] | None:
-            if state.seq != seq:
+        def question(state: State) -> tuple[Request, Json, Seen, bool, State | None] | None:
+            if state.seq != asked.seq:
                 return None
-            context = Context(round_, state, history=tuple(history), mandate=mandate)
-            request = render(template, context, model=model)
-            return request, world_state_json(context.world_state), state.seen, state.paused
+            context = Context(round_, state, history=history, mandate=asked.mandate)
+            request = render(template, context, model=asked.model)
+            world = world_state_json(context.world_state)
+            return request, world, state.seen, state.paused, copied(state) if aside else None
 
         shown = self._look(question)
         if shown is None:
             return None
-        request, world, seen, paused = shown
-        self._handed[request.request_key] = _Handed(round_, request)
-        while len(self._handed) > HANDED_OUT:
-            self._handed.popitem(last=False)
+        request, world, seen, paused, state = shown
+        digest = digest_of(seen, world)
+        self._hand_out(request, round_, digest, state)
         answer: Json = {
             "round": round_._asdict(),
             "proposal_id": round_.proposal_id,
             "paused": paused,
             "world_state": world,
-            "world_state_digest": digest_of(seen, world),
+            "world_state_digest": digest,
             "request": {"model": request.model, "path": request.path, "body": request.body},
             "request_key": request.request_key,
             "prompt": {"name": template.name, "version": template.version, "digest": template.digest},
         }
+        if aside:
+            answer["shadow"] = True
         if round_.n in decided:
-            answer["decided"] = self._recorded(decided[round_.n])
+            answer["decided"] = decided[round_.n]()
         return answer
+
+    def _decided(self, proposer: str, epoch: int, ids: list[str]) -> list[tuple[Decision, Callable[[], Json]]]:
+        """The decisions of these rounds of an epoch and of the last ones before, newest first, and how each is told."""
+        earlier = range(max(1, epoch - HISTORY_EPOCHS), epoch)
+        past = [Round(e, proposer, n).proposal_id for e in earlier for n in range(1, ROUNDS + 1)]
+        most, ask = ROUNDS + HISTORY, self.reader.pool.ask
+        if proposer.endswith(SHADOW):
+            shadows = ask(lambda c: postgres.shadows_of(c, [*ids, *past], most))
+            return [(shadow.decision, partial(self._shadow_json, shadow)) for shadow in shadows]
+        records = ask(lambda c: postgres.decided(c, [*ids, *past], most))
+        return [(r.payload, partial(self._recorded, r)) for r in records if isinstance(r.payload, Decision)]
+
+    def _hand_out(self, request: Request, round_: Round, shown: str, state: State | None) -> None:
+        """Keeps a request, durably and once, so that what comes of it says what it was; and what a shadow was shown."""
+        key = request.request_key
+        if key not in self._handed:
+            body, about_ = handed = _handed(request, round_, shown)
+            row = Handed(key, self._clock(), body, canonical(about_))
+            self._acks.ask(lambda c: postgres.keep_request(c, row))
+            self._handed[key] = handed
+        if state is not None:
+            self._shown[shown] = state
+        for kept, most in ((self._handed, HANDED_OUT), (self._shown, SHOWN)):
+            while len(kept) > most:
+                kept.popitem(last=False)
+
+    def warnings(self) -> list[str]:
+        """What keeps the prompts in force from being used, a sentence for each."""
+        found = []
+        for active in self.reader.look(lambda state: list(state.active.values())):
+            try:
+                _load(active.prompt, active.digest)
+            except GridgovError as error:
+                found.append(f"{active.role}: {error}")
+        return found
 
     # --- what people do: with an outcome ------------------------------------------------------------------------------
 
@@ -579,12 +813,12 @@ class Service:
 
         def command(engine: Engine) -> _Told:
             hold = _ready(engine.state).holds.get(proposal_id)
-            if hold is None and engine.ledger.answered(once.request) is None:
+            if hold is None and engine.ledger.answered(by_request(once.request)) is None:
                 raise _NotHeld
             held = None if hold is None else hold.decision
             pairs = () if held is None else touched(held)
             act = partial(engine.settle, proposal_id, decision, at, operator, asked.reason, once=once)
-            return _watch(engine, once.request, pairs, act, held)
+            return _watch(engine, by_request(once.request), pairs, act, held)
 
         def judge(state: State) -> _Told:
             if proposal_id not in state.holds:
@@ -608,7 +842,7 @@ class Service:
 
         def command(engine: Engine) -> _Told:
             act = partial(engine.override, transfers, at, operator, asked.reason, once=once)
-            return _watch(engine, once.request, pairs, act)
+            return _watch(engine, by_request(once.request), pairs, act)
 
         def judge(state: State) -> _Told:
             return self._would(state, "override", overridden(state, transfers, operator, asked.reason))
@@ -637,7 +871,7 @@ class Service:
 
         def command(engine: Engine) -> _Told:
             act = partial(engine.reverse, entries, at, operator, asked.reason, proposal_id, once=once)
-            return _watch(engine, once.request, pairs, act)
+            return _watch(engine, by_request(once.request), pairs, act)
 
         def judge(state: State) -> _Told:
             payload = reversed_(state, entries, operator, asked.reason, proposal_id)
@@ -655,7 +889,7 @@ class Service:
             return JournalRecord(0, state.epoch, _kind(payload := prepare(state)), max(at, state.at), payload, "", b"")
 
         def command(engine: Engine) -> tuple[JournalRecord, bool]:
-            found = engine.ledger.answered(once.request)
+            found = engine.ledger.answered(by_request(once.request))
             if found is None:
                 return _append(engine, prepare(_ready(engine.state)), at, once), True
             return found, getattr(found.payload, "input", "") == once.input
@@ -742,8 +976,14 @@ class Service:
 
     # --- meters and time ----------------------------------------------------------------------------------------------
 
-    def flows(self, reading_id: str, epoch: int, readings: Sequence[Json]) -> Json:
-        """Records a set of meter readings, once; late ones go into the open epoch, marked."""
+    def flows(self, caller: Caller, reading_id: str, epoch: int, readings: Sequence[Json]) -> Json:
+        """Records a set of meter readings, once; late ones go into the open epoch, marked.
+
+        Raises Forbidden where one is of an actor that the key's mandate does not cover.
+        """
+        for reading in readings:
+            if caller.mandate is not None and reading["actor"] not in caller.mandate:
+                raise Forbidden(f"the mandate of this key does not cover {reading['actor']}")
         resources, at = self.resources, self._clock()
         metered = []
         for index, reading in enumerate(readings):
@@ -759,7 +999,7 @@ class Service:
             try:
                 return engine.meter("meter", metered, at, epoch=epoch, once=once), True
             except Conflict:
-                ids = [uuid5(f"{once.request}/{kind}") for kind in METERED]
+                ids = [by_request(uuid5(f"{once.request}/{kind}")) for kind in METERED]
                 return [record for id_ in ids if (record := engine.ledger.answered(id_)) is not None], False
 
         records, same = self._run(command)
@@ -815,13 +1055,30 @@ class Service:
         _ = self.resources  # there is a genesis
         try:
             return world_state_json(self.reader.world_state(epoch))
+        except postgres.Misplaced:
+            raise
         except BadInput as error:
             raise NotThere(str(error)) from None
 
+    def _paged(
+        self, name: str, after: int, limit: int, cursor: str, shown: Callable[[Json], Json], **filters: Any
+    ) -> Json:
+        """A page of a query, in order of its cursor: so many rows, or fewer where they are long."""
+        items: list[Json] = []
+        size, some = 0, True
+        while some and len(items) < limit and size < PAGE_BYTES:
+            most = min(CHUNK, limit - len(items))
+            rows = self.reader.rows(name, after=after, limit=most, **filters)
+            found = [shown(row) for row in rows]
+            items += found
+            size += sum(len(json.dumps(item, default=str)) for item in found)
+            some = len(rows) == most
+            after = found[-1][cursor] if found else after
+        return {"items": items, "next": after if some and items else None}
+
     def proposals(self, after: int, limit: int, **filters: Any) -> Json:
         """A page of proposals with their final outcomes, in order of seq."""
-        rows = self.reader.rows("proposals_page", after=after, limit=limit, **filters)
-        return _page([self._proposal_json(row) for row in rows], limit, "seq")
+        return self._paged("proposals_page", after, limit, "seq", self._proposal_json, **filters)
 
     def _proposal_json(self, row: Json) -> Json:
         resources = self.resources
@@ -855,13 +1112,7 @@ class Service:
 
     def journal(self, after: int, limit: int, kind: str | None = None) -> Json:
         """A page of journal records as they are chained; amounts in them are minor units."""
-        rows = self.reader.rows("journal_page", after=after, limit=limit, kind=kind)
-        items = []
-        for row in rows:
-            found = {key: row[key] for key in ("seq", "epoch", "kind", "body")}
-            payload = json.loads(row["body"])["payload"]
-            items.append({**found, "at": _moment(row["at"]), "payload": payload, "digest": row["digest"].hex()})
-        return _page(items, limit, "seq")
+        return self._paged("journal_page", after, limit, "seq", _journal_json, kind=kind)
 
     def constraints(self) -> Json:
         """The constraints in force, and the record that set them."""
@@ -900,6 +1151,8 @@ class Service:
         at = self._clock()
         try:
             self._acks.ask(lambda connection: postgres.acknowledge(connection, seq, reference, at))
+        except postgres.Misplaced:
+            raise
         except BadInput as error:
             raise NotThere(str(error)) from None
         return {"seq": seq, "acknowledged": True}
@@ -907,6 +1160,10 @@ class Service:
     def lag(self) -> int:
         """How many outcomes wait to be handed on, counted up to `LAG_MAX`."""
         return int(self.reader.rows("outbox_lag", most=LAG_MAX)[0]["count"])
+
+    def writable(self) -> bool:
+        """Whether the database takes what the app writes."""
+        return bool(self.reader.rows("writable")[0]["writable"])
 
     def last_outcome(self) -> tuple[int, float] | None:
         """The last outcome of a proposal: its seq, and its age in seconds."""
@@ -964,6 +1221,12 @@ def _moment(at: datetime) -> str:
 def _violation_json(row: Json, resources: Resources) -> Json:
     violation = Violation(**{**row, "code": Code(row["code"])})
     return {**violation_json(violation, resources), "words": words(violation, resources)}
+
+
+def _journal_json(row: Json) -> Json:
+    found = {key: row[key] for key in ("seq", "epoch", "kind", "body")}
+    payload = json.loads(row["body"])["payload"]
+    return {**found, "at": _moment(row["at"]), "payload": payload, "digest": row["digest"].hex()}
 
 
 def _entry_json(row: Json) -> Json:

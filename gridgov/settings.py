@@ -37,6 +37,9 @@ class Settings(NamedTuple):
     gemini_base_url: str | None
     """`GRIDGOV_GEMINI_BASE_URL`: where Gemini is asked; None is at Google."""
 
+    prices: Path | None
+    """`GRIDGOV_PRICES`: a table of prices in place of the project's, see `gemini.prices`."""
+
 
 def _home(data: str | None) -> Path:
     """Where a user's data go; root's server runs as another user, who cannot enter root's home."""
@@ -58,4 +61,5 @@ def load() -> Settings:
         public_url=(given("GRIDGOV_PUBLIC_URL") or "").rstrip("/") or None,
         gemini_api_key=given("GEMINI_API_KEY") or None,
         gemini_base_url=given("GRIDGOV_GEMINI_BASE_URL") or None,
+        prices=None if not (prices := given("GRIDGOV_PRICES")) else Path(prices),
     )

@@ -235,9 +235,12 @@ class GridSource(Source):
         return self.grid.entries()
 
     def named(self, name: str, **values: Any) -> Iterator[dict[str, Any]]:
-        """Rows of a query, each by column; of those that are asked of an export, a grid knows the interactions."""
+        """Rows of a query, each by column; a grid knows interactions and shadows, of what is asked of an export."""
         from gridgov.grid import exported
 
+        table = {"shadow": "proposals", "shadow_transfers": "transfers"}.get(name)
+        if table is not None:
+            yield from self.grid.shadow(values["proposal"]).get(table, ())
         row = self.grid.exchange(values["proposal"]) if name == "interaction" else None
         if row is not None:
             found = exported(row)
@@ -290,16 +293,29 @@ def _grid(database: tuple[str, str] | None) -> GridSource:
 
 
 def stored(runs: Path) -> list[dict[str, Any]]:
-    """The runs of a store, newest first: run_id, scenario, seed, proposers, head_digest and file, or its error."""
+    """The runs of a store, newest first: run_id, scenario, seed, proposers, head_digest and file, or its error.
+
+    A file of many runs is one row: its name, scenario, file, and how many `runs` there are and `failed`.
+    """
     found = []
     for path in sorted(runs.glob("*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             with open_source(str(path), runs) as source:
                 row = {key: source.info[key] for key in ("run_id", "scenario", "seed", "proposers", "head_digest")}
         except GridgovError as error:
-            row = {"run_id": path.stem, "error": str(error)}
+            row = _many(path) or {"run_id": path.stem, "error": str(error)}
         found.append({**row, "file": str(path)})
     return found
+
+
+def _many(path: Path) -> dict[str, Any] | None:
+    """What is said of a file of many runs; None where it is none."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            [(scenario, runs, failed)] = do(connection, query("many_runs"))
+    except duckdb.Error:
+        return None
+    return {"run_id": path.stem, "scenario": scenario, "runs": runs, "failed": failed} if runs > 1 else None
 
 
 def _stored(text: str, runs: Path) -> Path:

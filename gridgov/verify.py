@@ -120,9 +120,10 @@ def verify(source: Source, expect_head: str | None = None) -> Report:
     files; and what shadows proposed. `state_moved`, and what a stale proposer had seen, are taken from the journal's
     word. The journal itself is tamper-evident up to a head that was noted elsewhere.
 
-    Of a grid, every column of journal, ledger, actors, resources and balances is derived anew and compared;
-    interactions are compared with their digests (but usage and latency, which are under none). Its migrations were
-    compared when it was opened. `keys` and `outbox_acks` follow from nothing.
+    Of a grid, every column of journal, ledger, actors, resources and balances is derived anew and compared; what
+    shadows proposed is judged again on the state that it was judged on; interactions, shadows and requests are compared
+    with their digests (but usage and latency, which are under none). Its migrations were compared when it was opened.
+    `keys` and `outbox_acks` follow from nothing.
     Raises BadInput where `expect_head` has another form. Complexity: O(records + entries + balances).
     """
     head = _noted(expect_head)
@@ -297,7 +298,7 @@ class Audit:
             raise Bad(f"{where}: is late for epoch {flow.read_for}, and epoch {self.state.epoch} is open", "flows")
         requests = [flows.Request(r.actor, r.resource, r.requested) for r in flow.readings]
         if flow.kind == "need":
-            found = flows.need(flow.name, requests)
+            found = flows.need(self.state, flow.name, requests)
         else:
             kind = ENTRY_KINDS[flow.kind]
             apply = flows.give if kind is Kind.PRODUCE or kind is Kind.GROW else flows.take

@@ -6,8 +6,9 @@ import gc
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import eq, ge, le
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import duckdb
+import numpy as np
 
 from gridgov import __version__, export
 from gridgov.cassette import Interaction
 from gridgov.errors import BadInput, Damaged
-from gridgov.journal import Decision, Settlement, canonical
-from gridgov.ledger import Ledger
+from gridgov.journal import Decision, JournalRecord, Settlement, canonical
+from gridgov.ledger import Ledger, MemoryLedger
 from gridgov.model import Outcome
 from gridgov.propose import Proposer
+from gridgov.replay import Ints, fold
 from gridgov.source import open_source
+from gridgov.state import State
 from gridgov.verify import verify
 from sim import policies
-from sim.bound import Baseline, baselines, plan
+from sim.bound import Baseline, baselines, demanded, plan
 from sim.live import Live
 from sim.loading import load
 from sim.report import Summary
@@ -36,6 +40,44 @@ from sim.tape import Tape
 from sim.world import World
 
 P = TypeVar("P", Decision, Settlement)
+
+
+class Past(NamedTuple):
+    """What a fork takes over of its parent, up to the close of an epoch: see `fork`.
+
+    `records` are the parent's until then; `interactions` are all of the parent's, as an export keeps them; `prices` are
+    its prices. Shape (epochs,), 1e-6 currency.
+    """
+
+    run_id: str
+    epoch: int
+    records: Sequence[JournalRecord]
+    shadows: Sequence[tuple[int, Decision]]
+    interactions: Sequence[Mapping[str, Any]]
+    prices: Mapping[str, Ints]
+
+    @property
+    def name(self) -> str:
+        """The parent's state that the fork begins with, as `--fork` names it."""
+        return f"{self.run_id}@{self.epoch}"
+
+    @property
+    def before(self) -> list[Mapping[str, Any]]:
+        """The interactions until the fork."""
+        return [row for row in self.interactions if row["epoch"] <= self.epoch]
+
+    def fill(self, ledger: Ledger) -> None:
+        """Takes the records over, as they are, into an empty ledger."""
+        state = State()
+        for record in self.records:
+            ledger.append(record, fold(state, record))
+        ledger.commit()
+
+    def asked(self, used: Sequence[Interaction]) -> dict[str, Any]:
+        """How many requests after the fork were made by the parent too, and how many really differ."""
+        keys = {row["request_key"] for row in self.interactions if row["epoch"] > self.epoch}
+        same = sum(one.request_key in keys for one in used)
+        return {"parent": self.run_id, "epoch": self.epoch, "same_requests": same, "new_requests": len(used) - same}
 
 
 class Launched(NamedTuple):
@@ -57,6 +99,7 @@ def launch(  # noqa: PLR0913 - keywords, one for each thing that may differ
     known: Mapping[str, Baseline] | None = None,
     ledger: Ledger | None = None,
     live: Live | None = None,
+    past: Past | None = None,
 ) -> Launched:
     """Plays a scenario and exports it into a folder; nothing is published before the run is complete.
 
@@ -68,6 +111,7 @@ def launch(  # noqa: PLR0913 - keywords, one for each thing that may differ
         now: When the run started, for the export only.
         live: How models are asked, where the scenario has a live one; what they say is recorded.
         ledger: Where the run is kept while it is played, empty; by default in memory.
+        past: What the run goes on from, where it is a fork; its bound is not looked for.
         world, known: The scenario's world and baselines, where the caller has them already.
 
     Raises:
@@ -82,13 +126,22 @@ def launch(  # noqa: PLR0913 - keywords, one for each thing that may differ
     tape = Tape(scenario, record, live if asked else None)
     with export.Store(out) as store:  # opened before the run: it makes itself ready while the run goes on
         with tape, collector_off():
-            result = Runner(scenario, world, seats(scenario, world, tape), ledger).run(progress)
-        known = baselines(world, at_any_cost=bound) if known is None else known
-        run = _export(result, tape, known, now, time.perf_counter() - started)
+            ledger, shadows = MemoryLedger() if ledger is None else ledger, () if past is None else past.shadows
+            if past is not None:
+                past.fill(ledger)
+            result = Runner(scenario, world, seats(scenario, world, tape), ledger, shadows).run(progress)
+        if known is None:
+            known = baselines(world, at_any_cost=bound) if past is None else _unbounded(world)
+        run = exported(result, tape, known, now, time.perf_counter() - started)
+        if past is not None:
+            run = _forked(run, past, scenario, now if tape.live is not None else None)
         path = _published(store, run)
         metrics = store.metrics(path)
     _check_bound(run, metrics, path)
-    return Launched(_summary(result, tape, run, known, path, metrics, time.perf_counter() - started), result)
+    summary = _summary(result, tape, run, known, path, metrics, time.perf_counter() - started)
+    if past is not None:
+        summary = summary._replace(fork=past.asked(tape.used()))
+    return Launched(summary, result)
 
 
 def _published(store: export.Store, run: export.Run) -> Path:
@@ -183,10 +236,15 @@ def run_id(scenario: Scenario, genesis: str, started: datetime | None = None) ->
 
     `started` is in it where a live model answers, which no input determines.
     """
-    said = {"genesis": genesis, "proposers": [_identity(scenario, speaker) for speaker in scenario.speakers]}
+    said = {"genesis": genesis, "proposers": identities(scenario)}
     if started is not None:
         said["started"] = started.isoformat()
     return hashlib.sha256(canonical(said).encode()).hexdigest()[:16]
+
+
+def identities(scenario: Scenario) -> list[dict[str, Any]]:
+    """What defines the proposers of a scenario, as `runs.proposers` has it."""
+    return [_identity(scenario, speaker) for speaker in scenario.speakers]
 
 
 def _identity(scenario: Scenario, speaker: Speaker) -> dict[str, Any]:
@@ -197,9 +255,10 @@ def _identity(scenario: Scenario, speaker: Speaker) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
-def _export(
+def exported(
     result: Result, tape: Tape, known: Mapping[str, Baseline], now: datetime | None, seconds: float
 ) -> export.Run:
+    """All that is kept of a finished run; `known` are its baselines, `now` when it was started, for the export only."""
     scenario = result.scenario
     records = list(result.engine.ledger.records())
     commons = None
@@ -211,7 +270,7 @@ def _export(
         scenario=scenario.name,
         description=scenario.description,
         overrides=scenario.overrides,
-        proposers=[_identity(scenario, speaker) for speaker in scenario.speakers],
+        proposers=identities(scenario),
         version=__version__,
         records=records,
         entries=result.engine.ledger.entries(),
@@ -227,6 +286,40 @@ def _export(
         shadows=result.shadows,
         files={f"scenario:{Path(scenario.file).name}": scenario.source.encode(), **scenario.contents},
     )
+
+
+def _unbounded(world: World) -> dict[str, Baseline]:
+    """A fork begins where its parent has come to, and no baseline does."""
+    return {resource: Baseline(None, None, "it is a fork; its parent has one") for resource in demanded(world)}
+
+
+def _forked(run: export.Run, past: Past, scenario: Scenario, started: datetime | None) -> export.Run:
+    """The run as a fork, with what happened before in it; see `fork` for what identifies it."""
+    said: dict[str, Any] = {
+        "fork": past.run_id,
+        "epoch": past.epoch,
+        "head": past.records[-1].digest.hex(),
+        "scenario": scenario.resolved(),
+        "proposers": list(run.proposers),
+    }
+    if started is not None:
+        said["started"] = started.isoformat()
+    before = past.before
+    origins = Counter(row["origin"] for row in before)
+    return replace(
+        run,
+        run_id=hashlib.sha256(canonical(said).encode()).hexdigest()[:16],
+        overrides=[f"fork={past.name}", *run.overrides],
+        interactions=[*before, *run.interactions],
+        recorded=run.recorded + origins["recorded"],
+        synthetic=run.synthetic + origins["synthetic"],
+        prices={name: _spliced(past.prices.get(name), prices, past.epoch) for name, prices in run.prices.items()},
+    )
+
+
+def _spliced(was: Ints | None, now: Ints, epoch: int) -> Ints:
+    """The prices of the parent until an epoch, and then those of now."""
+    return now if was is None else np.concatenate([was[:epoch], now[epoch:]])
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,10 @@ AskModel = Callable[[Request], Exchange]
 """Puts a request to a model, and never raises for what the model or the network does."""
 
 
+class BudgetSpent(ProposerFailed):
+    """No more may be asked of the model; what came so far is recorded."""
+
+
 class Live:
     """Asks a model as long as the budget lasts. `calls` and `cost` (in the currency of the price table) are of now."""
 
@@ -26,12 +30,12 @@ class Live:
         self.cost = Decimal(0)
 
     def __call__(self, request: Request, context: Context) -> Exchange:
-        """One exchange. Raises ProposerFailed where the budget is spent: what came so far is recorded."""
+        """One exchange. Raises BudgetSpent where the budget is spent: what came so far is recorded."""
         with self._lock:
             if self._max_calls is not None and self.calls >= self._max_calls:
-                raise ProposerFailed(self._spent(context, f"{self.calls} calls, as many as --max-calls allows"))
+                raise BudgetSpent(self._spent(context, f"{self.calls} calls, as many as --max-calls allows"))
             if self._max_cost is not None and self.cost >= self._max_cost:
-                raise ProposerFailed(self._spent(context, f"{self.cost} spent of --max-cost {self._max_cost}"))
+                raise BudgetSpent(self._spent(context, f"{self.cost} spent of --max-cost {self._max_cost}"))
             self.calls += 1
         exchange = self._ask(request)
         with self._lock:
@@ -41,3 +45,18 @@ class Live:
     @staticmethod
     def _spent(context: Context, words: str) -> str:
         return f"epoch {context.round.epoch}: the budget is spent ({words}); allow more, and the run goes on from here"
+
+
+def paced(ask: AskModel, rate: float, now: Callable[[], float], sleep: Callable[[float], None]) -> AskModel:
+    """The same, at most `rate` times a minute, evenly: who comes too early waits. `now` and `sleep` are in seconds."""
+    free = now()
+
+    def asked(request: Request) -> Exchange:
+        nonlocal free
+        early = free - now()
+        if early > 0:
+            sleep(early)
+        free = max(free, now()) + 60 / rate
+        return ask(request)
+
+    return asked

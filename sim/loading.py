@@ -6,6 +6,7 @@ key, what was found and what was expected.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -17,7 +18,15 @@ from typing import Any, Literal, NamedTuple
 from gridgov import amounts
 from gridgov.errors import BadInput
 from gridgov.model import BOUNDARY, BOUNDARY_TYPE, Constraints, Resource
-from gridgov.wire import LIMITS, constraints_from_json, declared, known, microseconds, timestamp
+from gridgov.wire import (
+    LIMITS,
+    constraints_from_json,
+    constraints_json,
+    declared,
+    known,
+    microseconds,
+    timestamp,
+)
 from sim import strict_yaml
 from sim.form import (
     ACTORS_MAX,
@@ -121,6 +130,34 @@ def _override(text: str) -> _Edit:
     if not equals:
         raise BadInput(f"{label}: found no =; expected KEY=VALUE")
     return _Edit(label, key.strip(), strict_yaml.parse_value(value, label))
+
+
+def constraints_edit(
+    texts: Sequence[str],
+) -> Callable[[Constraints, Mapping[str, Resource], Collection[str]], Constraints]:
+    """What `--set constraints....=VALUE` makes of constraints in force, by the rules of a scenario: amounts in units.
+
+    Raises BadInput where a key is none of the constraints; what the edit returns does so where a value is wrong.
+    """
+    edits = [_override(text) for text in texts]
+    for label, key, _ in edits:
+        if not key.startswith("constraints."):
+            raise BadInput(f"{label}: found the key {key}; expected constraints.<limit>: history has its other inputs")
+
+    def edit(found: Constraints, resources: Mapping[str, Resource], actors: Collection[str]) -> Constraints:
+        shown = {"hold_epochs": found.hold_epochs, **constraints_json(found, resources)}
+        root = {"constraints": json.loads(json.dumps(shown), parse_float=Decimal)}
+        made = found
+        for label, key, value in edits:
+            try:
+                strict_yaml.assign(root, key, deepcopy(value), names=actors, shorthand=_is_limit)
+                given = {name: own for name, own in root["constraints"].items() if own is not None}
+                made = constraints_from_json(given, resources, actors)
+            except BadInput as error:
+                raise BadInput(f"{label}: {error}", error.path) from None
+        return made
+
+    return edit
 
 
 def _expanded(

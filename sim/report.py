@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from sim.bound import Baseline
 if TYPE_CHECKING:
     from gridgov.diff import Change, Diff
     from gridgov.verify import Report
+    from sim.backtest import Report as Backtest
 
 Metrics = Mapping[str, Any]
 
@@ -82,6 +84,7 @@ class Summary(NamedTuple):
     head: str
     export: str
     seconds: float
+    fork: Mapping[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """What `run --json` prints: plain values, metrics unrounded."""
@@ -99,6 +102,7 @@ class Summary(NamedTuple):
             "export": self.export,
             "interactions": dict(self.interactions),
             **({} if self.calls is None else {"calls": dict(self.calls)}),
+            **({} if self.fork is None else {"fork": dict(self.fork)}),
             "expectations": [{"text": text, "held": held} for text, held in self.expectations],
             "seconds": self.seconds,
         }
@@ -224,6 +228,11 @@ def _notes(console: Console, summary: Summary) -> None:
         console.print(share if synthetic else f"{recorded:,} recorded replies of a model", markup=False)
     if summary.calls is not None:
         console.print(_calls(summary.calls), markup=False)
+    if summary.fork is not None:
+        same, new = (summary.fork[key] for key in ("same_requests", "new_requests"))
+        about = f"; of its questions to a model {same:,} are those of {summary.fork['parent']}, {new:,} are new"
+        where = f"a fork of {summary.fork['parent']} after epoch {summary.fork['epoch']}"
+        console.print(where + (about if same or new else ""), markup=False)
     if summary.unused:
         console.print(f"{summary.unused:,} recorded replies were never asked for", markup=False)
     for text, held in summary.expectations:
@@ -435,8 +444,132 @@ def show_runs(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
         if "error" in run:
             table.add_row(run["run_id"], Text(run["error"], style="red"))
             continue
+        if "runs" in run:
+            failures = f", {run['failed']:,} failed" if run["failed"] else ""
+            table.add_row(run["run_id"], Text(run["scenario"]), "", f"{run['runs']:,} runs{failures}")
+            continue
         said = run["proposers"]
         who = [_who(one) for one in (json.loads(said) if isinstance(said, str) else said)]
         cells = (run["scenario"], str(run["seed"]), ", ".join(_few(who)), run["head_digest"][:12])
         table.add_row(run["run_id"], *(Text(cell) for cell in cells))
     console.print(table)
+
+
+# --- a backtest -------------------------------------------------------------------------------------------------------
+
+_FLIPS_SHOWN = 6
+
+
+def show_backtest(console: Console, report: Backtest) -> None:
+    """Prints one page: who was asked what, what came of it on both sides, and whether to ship."""
+    console.print()
+    console.print(Text("backtest", style="bold"), Text(report.run_id or report.source, style="dim"), sep="  ")
+    asked, samples = len(report.rows), f"{report.samples} time{'s' if report.samples > 1 else ''}"
+    console.print(f"new: {'; '.join(report.candidate) or 'nobody'}", markup=False)
+    console.print(
+        f"{asked:,} questions of this history, each asked {samples} and judged on the same state; not applied"
+    )
+    console.print()
+    if asked:
+        console.print(_sides(report))
+        _flips(console, report)
+    if report.cases:
+        console.print("\nMust-pass cases", style="bold")
+    for case in report.cases:
+        came = ", ".join(f"{name} {n}" for name, n in _counted(case.came).items())
+        console.print(
+            f"{'passed' if case.passed else 'FAILED'}  {case.name}: {case.held} of {len(case.came)} came to "
+            f"{' or '.join(case.expect)}, {case.needed} had to ({came})",
+            style="" if case.passed else "bold red",
+            markup=False,
+        )
+    for one in report.checked:
+        found = "undefined, which fails" if one.found is None else f"{one.found:.6g}"
+        how, style = ("FAILED", "bold red") if one.holds else ("passed", "")
+        console.print(f"{how}  fail if {one.text}: {found}", style=style, markup=False)
+    _backtest_notes(console, report)
+    verdict, reason = report.verdict
+    style = {"ship": "bold green", "don't ship": "bold red"}.get(verdict, "bold")
+    console.print()
+    console.print(Text.assemble((verdict, style), f": {reason}"))
+
+
+def _sides(report: Backtest) -> Table:
+    """Old beside new; counts of the new side are of all samples."""
+    table = _table("", "old", "new")
+    old, new = report.old, report.new
+    for outcome in OUTCOMES:
+        counts = [of.outcomes.get(outcome.value, 0) for of in (old, new)]
+        if any(counts):
+            table.add_row(outcome.value, *(f"{n:,}" for n in counts))
+            for code in sorted({code for of in (old, new) for code in of.codes.get(outcome.value, {})}):
+                cells = [f"{of.codes.get(outcome.value, {}).get(code, 0):,}" for of in (old, new)]
+                table.add_row(*(Text(text, style="dim") for text in (f"  {code}", *cells)))
+    table.add_row("accepted of what was proposed", *(percent(of.acceptance) for of in (old, new)))
+    intervals = [of.interval for of in (old, new)]
+    shown = ["-" if of is None else f"{100 * of.low:.1f} to {100 * of.high:.1f} %" for of in intervals]
+    table.add_row(*(Text(text, style="dim") for text in ("  95 % (Wilson)", *shown)))
+    table.add_row("regret in one step (0: the best)", *(figure(of.regret, 4) for of in (old, new)))
+    nothing = figure(report.regret_of_nothing, 4)
+    table.add_row(*(Text(text, style="dim") for text in ("  of proposing nothing", nothing, nothing)))
+    return table
+
+
+def _flips(console: Console, report: Backtest) -> None:
+    """What flipped, beside how much flips by itself, and what so many questions could have shown."""
+    worse, better = report.flips["worse"], report.flips["better"]
+    own = []
+    for name, noise in (("old", report.old.noise), ("new", report.new.noise)):
+        why = "not measured: history has one sample each" if name == "old" else "not measured: one sample each"
+        found = why if noise is None else f"{noise.flips:.1f} of {noise.questions:,} questions"
+        own.append(f"{name} {found}")
+    console.print(
+        f"\nflips: {worse:,} accepted before and refused now, {better:,} the reverse; two answers of one side differ: "
+        f"{'; '.join(own)}",
+        markup=False,
+    )
+    if report.silent:
+        console.print(f"silent at {report.silent:,} questions at which the old answer was applied", markup=False)
+    for name, pairs in (("acceptance", report.acceptance), ("regret", report.regret)):
+        if pairs.smallest is not None:
+            console.print(
+                f"{name}: {pairs.pairs:,} pairs; a difference below {pairs.smallest:.3g} would not have shown",
+                markup=False,
+            )
+    flipped = [row for row in report.rows if row.flip is not None]
+    for row in sorted(flipped, key=lambda row: row.flip != "worse")[:_FLIPS_SHOWN]:
+        was, now = ("/".join([one.outcome, *one.codes[:1]]) for one in (row.old, row.first) if one is not None)
+        where = f"epoch {row.round.epoch}, {row.round.proposer}, round {row.round.n}"
+        console.print(f"  {row.flip}: {where}: {was} -> {now}  {row.round.proposal_id[:8]}", style="dim", markup=False)
+    if len(flipped) > _FLIPS_SHOWN:
+        console.print(f"  ... and {len(flipped) - _FLIPS_SHOWN:,} more; --json has them all", style="dim")
+
+
+def _backtest_notes(console: Console, report: Backtest) -> None:
+    console.print()
+    spent, made = report.spent, report.origins
+    total = sum(made.values())
+    calls = "" if spent["made"] is None else f", {spent['made']:,} asked for now and the rest recorded before"
+    tokens = ", ".join(f"{count:,} {kind}" for kind, count in spent["tokens"].items())
+    cost = f"cost {spent['cost']} ({spent['price_table']})" if spent["cost"] is not None else "cost unknown"
+    console.print(f"{total:,} replies{calls}; {f'{tokens} tokens; ' if tokens else ''}{cost}", markup=False)
+    if spent["recording"] is not None:
+        console.print(f"recorded in {spent['recording']}", markup=False)
+    if spent["other_model"]:
+        console.print(f"{spent['other_model']:,} replies are of another model than the one that was asked")
+    for name, origins in (("new", made), ("old", report.old_origins)):
+        if origins.get("synthetic"):
+            console.print(
+                f"{origins['synthetic']:,} of {sum(origins.values()):,} replies of the {name} side are synthetic: no "
+                f"model said them",
+                markup=False,
+            )
+    moved, rejudged = (sum(getattr(row, key) for row in report.rows) for key in ("moved", "rejudged"))
+    if moved:
+        console.print(f"{moved:,} old answers were made before others had moved; here all see what they were judged on")
+    if rejudged:
+        console.print(f"{rejudged:,} old answers had been scaled to what there was; here they are judged as asked")
+
+
+def _counted(values: Sequence[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

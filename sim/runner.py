@@ -68,8 +68,11 @@ class Result:
         return self.engine.state.digest.hex()
 
 
-def genesis_of(scenario: Scenario, world: World) -> Genesis:
-    """The first record of a run: who and what there is, the rules of the first epoch, and the opening balances."""
+def genesis_of(scenario: Scenario, world: World | None = None) -> Genesis:
+    """The first record of a run: who and what there is, the rules of the first epoch, and the opening balances.
+
+    Nothing of it needs the scenario's profiles: without a world, they are not read.
+    """
     actors = (Actor(BOUNDARY, BOUNDARY_TYPE), *(Actor(actor.id, actor.type) for actor in scenario.actors))
     return Genesis(
         scenario.seed,
@@ -77,7 +80,7 @@ def genesis_of(scenario: Scenario, world: World) -> Genesis:
         scenario.length,
         actors,
         tuple(scenario.resources),
-        world.constraints(1),
+        scenario.constraints_at(1) if world is None else world.constraints(1),
         scenario.opening,
         scenario.resolved(),
     )
@@ -86,12 +89,23 @@ def genesis_of(scenario: Scenario, world: World) -> Genesis:
 class Runner:
     """Plays a scenario epoch by epoch over one ledger."""
 
-    def __init__(self, scenario: Scenario, world: World, seats: Sequence[Seat], ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        world: World,
+        seats: Sequence[Seat],
+        ledger: Ledger | None = None,
+        shadows: Sequence[tuple[int, Decision]] = (),
+    ) -> None:
+        """Over a ledger that has records, the run goes on after the last epoch that was closed in it.
+
+        `shadows` is what shadows proposed until then, which no record says.
+        """
         self.scenario = scenario
         self.world = world
         self.seats = list(seats)
         self.engine = Engine(ledger if ledger is not None else MemoryLedger())
-        self.shadows: list[tuple[int, Decision]] = []
+        self.shadows = list(shadows)
         self.collapsed: int | None = None
 
     def run(self, progress: Callable[[int], None] | None = None) -> Result:
@@ -101,7 +115,7 @@ class Runner:
         its resource.
         """
         self._begin()
-        for epoch in range(1, self.scenario.epochs + 1):
+        for epoch in range(self.engine.state.epoch, self.scenario.epochs + 1):
             self._epoch(epoch)
             if progress is not None:
                 progress(epoch)
@@ -110,12 +124,28 @@ class Runner:
         return Result(self.scenario, self.world, self.engine, self.seats, self.shadows, self.collapsed)
 
     def _begin(self) -> None:
-        scenario = self.scenario
-        self.engine.append(genesis_of(scenario, self.world), scenario.start_at)
+        """The genesis, or what the records that are there say of the past; then what is new in the mandates."""
+        scenario, state = self.scenario, self.engine.state
+        if state.seq:
+            self._recall()
+        else:
+            self.engine.append(genesis_of(scenario, self.world), scenario.start_at)
         mandates = {seat.name: seat.speaker.mandate for seat in self.seats if not seat.shadow}
-        mandates = {name: mandate for name, mandate in mandates.items() if mandate is not None}
+        known = {name: state.mandates.get(name) for name in mandates}
+        mandates = {name: m for name, m in mandates.items() if (None if m is None else frozenset(m)) != known[name]}
         if mandates:
-            self.engine.register(Registration(mandates=mandates), scenario.start_at)
+            at = scenario.start_at + (state.epoch - 1) * scenario.length
+            self.engine.register(Registration(mandates=mandates), at)
+
+    def _recall(self) -> None:
+        """What the last proposals of each proposer came to."""
+        seats = {seat.name: seat for seat in self.seats}
+        active = (record.payload for record in self.engine.ledger.records() if isinstance(record.payload, Decision))
+        for shadow, past in ((False, active), (True, (decision for _, decision in self.shadows))):
+            for decision in past:
+                seat = seats.get(decision.proposer)
+                if seat is not None and seat.shadow is shadow:
+                    seat.history.append(decision)
 
     def _epoch(self, epoch: int) -> None:
         """The phases in their order; the records carry the epoch's start, its close the end."""
@@ -151,6 +181,7 @@ class Runner:
     # --- proposals ------------------------------------------------------------------------------------------------
 
     def _proposals(self, epoch: int, at: int) -> None:
+        """All rounds of an epoch; in each, shadows come first, so that they are judged on what the others see."""
         order = self.scenario.decisions.order
         seats = self.seats
         if order == "random":
@@ -158,7 +189,7 @@ class Runner:
             seats = sorted(seats, key=lambda seat: names.index(seat.name))
         rounds = [(seat, seat.rounds(epoch)) for seat in seats]
         for n in range(1, max((own for _, own in rounds), default=0) + 1):
-            turn = [seat for seat, own in rounds if n <= own]
+            turn = sorted((seat for seat, own in rounds if n <= own), key=lambda seat: not seat.shadow)
             if order == "simultaneous":
                 self._together(turn, epoch, n, at)
             else:

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,15 +16,16 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from gridgov import api, postgres
-from gridgov.auth import Keys
+from gridgov import api, postgres, service
+from gridgov.auth import Caller, Keys
 from gridgov.errors import BadInput
 from gridgov.model import Round, uuid5
 from gridgov.postgres import READ, migrate
 from gridgov.replay import chain
-from gridgov.service import Rounds
+from gridgov.service import Asked, Rounds
 from tests.apps import ACTORS, KEYS, Client, fill, good, moving, running, served
 from tests.test_postgres import LARGE
 
@@ -208,11 +210,11 @@ def test_refuses_other_input_under_the_same_id(client):
     assert problem(other, 409)["differs"] == ["unavailable"]
 
 
-def test_takes_the_id_of_a_request_for_no_proposal(client):
-    good(client.act("/v1/control", {"action": "resume"}, once="k"))
-    told = client.ask("POST", "/v1/proposals", {"proposal_id": uuid5("request/operate/k"), "proposal": moving()})
-    found = problem(told, 409)
-    assert found["differs"] == ["kind"] and found["recorded"]["kind"] == "control"
+def test_id_of_a_request_blocks_no_request(client):
+    """Whoever guesses the key of an operator's act cannot use up its id by a proposal."""
+    taken = uuid5("request/7/operate/k")
+    good(client.ask("POST", "/v1/proposals", {"proposal_id": taken, "proposal": moving()}))
+    assert good(client.act("/v1/control", {"action": "pause"}, once="k"))["paused"] is True
 
 
 def test_takes_the_id_in_capitals_for_the_same(client):
@@ -390,12 +392,158 @@ def test_judges_a_round_that_has_closed_as_stale(client):
 
 def test_recognises_the_rounds_of_the_last_thousand_epochs():
     rounds = Rounds()
-    for epoch, n, found in ((5, 64, True), (5, 65, False), (4, 4, True), (4, 5, False), (6, 1, False)):
+    for epoch, n, found in ((5, 16, True), (5, 17, False), (4, 16, True), (4, 17, False), (6, 1, False)):
         round_ = Round(epoch, "p", n)
         assert rounds.find(round_.proposal_id, "p", 5) == (round_ if found else None)
     old = Round(5, "p", 1).proposal_id
     assert rounds.find(old, "p", 1_005) is not None
     assert rounds.find(old, "p", 1_006) is None and rounds.find(old, "p", 9_000) is None
+    ahead = Round(9_100, "p", 16)
+    assert rounds.find(ahead.proposal_id, "p", 9_000, 100) == ahead
+    assert rounds.find(ahead.proposal_id, "p", 9_000, 99) is None
+
+
+# --- what an adversary tried ------------------------------------------------------------------------------------------
+
+
+def test_round_of_an_epoch_to_come_is_kept_for_whoever_is_asked_then(client):
+    later = Round(2, "planner", 1).proposal_id
+    for key, status in (("mandated", 403), ("operate", 422)):
+        told = client.ask("POST", "/v1/proposals", {"proposal_id": later, "proposal": moving()}, key=key)
+        problem(told, status)
+    good(client.ask("POST", "/v1/epochs/close", {"epoch": 1}))
+    context = good(client.ask("GET", "/v1/context"))
+    assert context["proposal_id"] == later and "decided" not in context
+
+
+def test_round_whose_id_another_used_is_passed_over(client):
+    mine = Round(1, "mandated", 1).proposal_id
+    good(client.ask("POST", "/v1/proposals", {"proposal_id": mine, "proposal": moving()}, key="operate"))
+    context = good(client.ask("GET", "/v1/context", key="mandated"))
+    assert context["round"]["n"] == 2 and "decided" not in context
+    told = client.ask(
+        "POST", "/v1/proposals", {"proposal_id": context["proposal_id"], "proposal": moving()}, key="mandated"
+    )
+    assert good(told)["proposer"] == "mandated"
+    assert good(client.ask("GET", "/v1/context", key="mandated"))["decided"]["outcome"] == "executed"
+
+
+def test_reply_for_a_closed_round_is_stale_whatever_it_says_it_saw(client):
+    asked = good(client.ask("GET", "/v1/context"))
+    extra = Round(1, "planner", 9).proposal_id
+    good(client.ask("POST", "/v1/epochs/close", {"epoch": 1}))
+    seen = good(client.ask("GET", "/v1/context"))["world_state_digest"]
+    for body in (
+        {"proposal_id": asked["proposal_id"], "world_state_digest": seen},
+        {"proposal_id": extra},
+    ):
+        found = good(client.ask("POST", "/v1/proposals", {**body, "proposal": moving()}))
+        assert [v["code"] for v in found["violations"]] == ["stale_world_state"]
+
+
+def test_mandate_binds_meters_and_what_is_of_the_whole_grid(client):
+    def metered(actor):
+        readings = [{"actor": actor, "resource": "energy", "kind": "produce", "amount": 1}]
+        return client.ask("POST", "/v1/flows", {"reading_id": actor, "epoch": 1, "readings": readings}, key="mandated")
+
+    good(metered("actor-1"))
+    assert "actor-2" in problem(metered("actor-2"), 403)["detail"]
+    problem(client.ask("POST", "/v1/epochs/close", {"epoch": 1}, key="mandated"), 403)
+    problem(client.ask("GET", "/v1/outbox", key="mandated"), 403)
+
+
+def test_misspelt_or_repeated_query_parameter_acts_on_nothing(client):
+    before = good(client.ask("GET", "/v1/control"))["seq"]
+    for query in ("dryrun=true", "dry_run=true&dry_run=false"):
+        told = client.act(f"/v1/control?{query}", {"action": "pause"}, once=query[:3])
+        assert "dry" in problem(told, 422)["detail"]
+    assert good(client.ask("GET", "/v1/control"))["seq"] == before
+
+
+def test_who_sends_slowly_holds_up_nobody(url):
+    with running(url, max_in_flight=2) as client:
+        key = KEYS["operate"]
+        head = f"POST /v1/control HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 99\r\n\r\n{{"
+        slow = [socket.create_connection((client.http.base_url.host, client.http.base_url.port)) for _ in range(8)]
+        for one in slow:
+            one.sendall(head.encode())
+        assert good(client.ask("GET", "/v1/control"))["paused"] is False
+        assert good(client.act("/v1/control", {"action": "pause"}, once="k"))["paused"] is True
+        for one in slow:
+            one.close()
+
+
+def test_body_that_does_not_come_is_not_waited_for(url, monkeypatch):
+    monkeypatch.setattr(api, "BODY_S", 0.2)
+    with running(url) as client:
+        where = client.http.base_url
+        with socket.create_connection((where.host, where.port), timeout=20) as slow:
+            slow.sendall(b"POST /v1/control HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+            assert slow.recv(10_000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_bodies_that_fill_the_memory_are_refused(url, monkeypatch):
+    monkeypatch.setattr(api, "MEMORY_MAX", 1_000)
+    with running(url) as client:
+        told = problem(client.ask("POST", "/v1/control", content=b"x" * 2_000), 503)
+        assert "too much" in told["detail"]
+        assert good(client.act("/v1/control", {"action": "pause"}, once="k"))["paused"] is True
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "ALTER SCHEMA main RENAME TO elsewhere",
+        "ALTER DATABASE {} SET default_transaction_read_only = on",
+        "REVOKE INSERT ON main.journal FROM gridgov_app",
+        "ALTER TABLE main.journal RENAME TO elsewhere",
+    ],
+)
+def test_trouble_in_the_database_is_never_told_as_the_clients_fault(url, trouble):
+    with running(url, deadline_s=3) as client:
+        good(client.act("/v1/control", {"action": "resume"}, once="before"))
+        with psycopg.connect(url, autocommit=True) as owner:
+            owner.execute(sql.SQL(trouble).format(sql.Identifier(owner.info.dbname)))
+            end = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s"
+            )
+            owner.execute(end, [owner.info.dbname])
+        asked = {"proposal_id": str(uuid.uuid4()), "proposal": moving()}
+        for told in (
+            client.ask("POST", "/v1/proposals", asked),
+            client.act("/v1/control", {"action": "pause"}, once="after"),
+            client.ask("GET", "/readyz"),
+        ):
+            assert told.status_code == 503, told.text
+            assert "retry-after" in told.headers
+        assert client.ask("GET", "/v1/world-state").status_code in (200, 503)
+
+
+def test_acts_of_two_keys_are_two_whatever_their_names(client):
+    ids = {Asked(key, "POST /v1/control", {}).once(Caller(name, frozenset())).request
+           for name, key in (("a/b", "c"), ("a", "b/c"), ("a/b/c", ""))}  # fmt: skip
+    assert len(ids) == 3
+
+
+def test_needs_of_more_than_15_digits_are_refused(client):
+    reading = {"actor": "actor-1", "resource": "energy", "kind": "need", "amount": 999_999_999_999}
+    body = {"reading_id": "many", "epoch": 1, "readings": [reading] * 2_000}
+    assert "15 digits" in problem(client.ask("POST", "/v1/flows", body), 422)["detail"]
+
+
+def test_page_of_long_rows_is_cut_and_goes_on(client, monkeypatch):
+    monkeypatch.setattr(service, "PAGE_BYTES", 5_000)
+    monkeypatch.setattr(service, "CHUNK", 2)
+    for _ in range(6):
+        body = {"proposal_id": str(uuid.uuid4()), "proposal": moving(reasoning="x" * 2_000)}
+        good(client.ask("POST", "/v1/proposals", body))
+    found, after = [], 0
+    while after is not None:
+        page = good(client.ask("GET", f"/v1/proposals?limit=1000&after={after}"))
+        assert len(page["items"]) <= 4
+        found += [item["seq"] for item in page["items"]]
+        after = page["next"]
+    assert len(found) == len(set(found)) == 6
 
 
 def test_asks_with_the_prompt_and_the_model_in_force(client):

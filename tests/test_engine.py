@@ -24,7 +24,7 @@ from gridgov.decide import decide
 from gridgov.engine import Engine, Metered
 from gridgov.errors import BadInput, Conflict
 from gridgov.flows import Request
-from gridgov.journal import Activation, Close, ConstraintsChange, Genesis, Once, Registration, decode
+from gridgov.journal import Activation, Close, ConstraintsChange, Genesis, Once, Registration, by_request, decode
 from gridgov.ledger import MemoryLedger
 from gridgov.model import (
     Actor,
@@ -411,7 +411,7 @@ class GridMachine(RuleBasedStateMachine):
     def _same_by_hand(self, ask, fact, once):
         record = ask()
         payload: Any = record.payload
-        assert ask() == record == self.ledger.answered(once.request)
+        assert ask() == record == self.ledger.answered(by_request(once.request))
         assert (record.seq, record.kind, payload.outcome) == (fact.seq, fact.kind, fact.what["by_hand"])
         assert [told(violation) for violation in payload.violations] == expected(fact.what["faults"])
         assert list(payload.entries) == [entry.id for entry in fact.entries]
@@ -1169,14 +1169,17 @@ def test_same_request_counts_once_and_another_under_its_id_is_refused(ask):
     with pytest.raises(Conflict, match="asked for other things"):
         ask(engine, ONCE._replace(input="cd" * 32))
     assert engine.state.seq == seq
-    assert engine.ledger.answered(uuid5("another")) is None
+    assert engine.ledger.answered(by_request(uuid5("another"))) is None
 
 
-def test_proposal_under_the_id_of_a_request_is_refused():
+def test_id_of_a_request_is_no_id_of_a_proposal():
     engine = engine_with()
     engine.pause(1_001, "ann", "why", once=ONCE)
-    with pytest.raises(Conflict, match="id of another request"):
-        engine.propose(Proposal(ONCE.request, "planner", 1, (), ""), 1_002)
+    engine.resume(1_002, "ann", "why")
+    assert engine.propose(Proposal(ONCE.request, "planner", 1, (), ""), 1_003).outcome is Outcome.NOOP
+    taken = uuid5("a proposal")
+    engine.propose(Proposal(taken, "planner", 2, (), ""), 1_004)
+    assert engine.pause(1_005, "ann", "why", once=Once(taken, "ab" * 32)).payload.paused
 
 
 # --- meters, prompts --------------------------------------------------------------------------------------------------
@@ -1208,6 +1211,7 @@ def test_meter_readings_are_served_in_order_and_late_ones_marked():
         (Metered("produce", "grid", "energy", 1), 1, "no actor grid", ("readings", 1, "actor")),
         (Metered("need", "a", "gold", 1), 1, "no resource gold", ("readings", 1, "resource")),
         (Metered("produce", "a", "energy", 10**15), 1, "15 digits", ()),
+        (Metered("need", "a", "energy", 10**15), 1, "15 digits", ()),
         (None, 1, "no reading", ("readings",)),
     ],
 )

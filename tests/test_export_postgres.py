@@ -86,11 +86,12 @@ def test_run_says_what_it_is(played, tables):
     assert run["head_digest"] == head.digest.hex()
     assert run["status"] == "open"
     assert run["horizon"] == run["epochs"] == 5
-    assert (run["recorded"], run["synthetic"]) == (6, 0)
+    assert (run["recorded"], run["synthetic"]) == (9, 0)
     assert run["error"] is run["seconds"] is None
     assert len(run["run_id"]) == 16
-    names = [proposer["name"] for proposer in json.loads(run["proposers"])]
-    assert names == ["planner", "second", "third", "idle", "model"]
+    roles = {proposer["name"]: proposer["role"] for proposer in json.loads(run["proposers"])}
+    assert list(roles) == ["planner", "second", "third", "idle", "model", "model/shadow"]
+    assert roles.pop("model/shadow") == "shadow" and set(roles.values()) == {"active"}
 
 
 def test_every_tool_reads_it(exported, tables):
@@ -105,10 +106,30 @@ def test_every_tool_reads_it(exported, tables):
             assert (story["seen"]["interaction"] is not None) == (decision.proposer == "model")
 
 
+def test_shadows_are_exported_with_their_exchanges_and_explained_alike(played, exported, tables):
+    rows = tables.execute(
+        "SELECT p.epoch, p.proposer, p.n, p.outcome, p.state_moved, p.seq, p.proposal_id::VARCHAR, t.amount, "
+        "t.entry_id, i.model_asked FROM proposals AS p LEFT JOIN transfers AS t USING (proposal_id) "
+        "JOIN interactions AS i USING (proposal_id) WHERE p.role = 'shadow' ORDER BY p.n"
+    ).fetchall()
+    told = [(6, "model/shadow", 1, "executed", False), (6, "model/shadow", 2, "executed", True),
+            (6, "model/shadow", 3, "malformed", False)]  # fmt: skip
+    assert [row[:5] for row in rows] == told
+    assert [row[7] is None for row in rows] == [False, False, True]
+    assert {row[5] for row in rows} == {row[8] for row in rows} == {None}
+    assert {row[-1] for row in rows} == {"gemini-next"}
+    with opened(exported[0]) as source, grid_of(played) as grid:
+        for row in rows:
+            here, there = (explain(each, row[6]) for each in (source, grid))
+            assert here["shadow"] is True and here["outcome"] == row[3]
+            assert here["seen"].pop("interaction")["line"] == there["seen"].pop("interaction")["line"] is not None
+            assert here == there
+
+
 def test_interactions_are_as_the_grid_kept_them(tables):
     rows = tables.execute(
         "SELECT epoch, proposer, n, origin, model_asked, prompt, status, tokens_in, tokens_out, latency_ms, attempts, "
-        "called_at, line FROM interactions ORDER BY epoch, n"
+        "called_at, line FROM interactions WHERE proposer = 'model' ORDER BY epoch, n"
     ).fetchall()
     assert [row[:3] for row in rows] == [*((5, "model", n) for n in range(1, 6)), (6, "model", 1)]
     assert {row[3:11] for row in rows} == {("recorded", "gemini", "plan", "200", 40, 7, 12.0, 1)}

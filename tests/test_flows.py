@@ -9,7 +9,6 @@ from gridgov.flows import Request, give, need, spill, take
 from gridgov.journal import Reading
 from gridgov.model import Actor, Kind, Resource
 from gridgov.state import State
-from tests import strategies
 
 
 def state(reserved=(), **balances):
@@ -48,9 +47,18 @@ def test_gives_up_to_15_digits_and_not_one_more():
 
 
 def test_needs_move_nothing():
-    flow = need("load", asked(("a", 7), ("b", 0)))
+    flow = need(state(), "load", asked(("a", 7), ("b", 0)))
     assert (flow.kind, flow.name) == ("need", "load")
     assert flow.readings == (Reading("a", "energy", 7, 0, None), Reading("b", "energy", 0, 0, None))
+
+
+def test_needs_are_of_15_digits_at_most_all_together():
+    before = state()
+    before.needs = {"energy": {"a": 10**15 - 5}}
+    assert need(before, "load", asked(("a", 4))).readings[0].requested == 4
+    for lines in ([("a", 5)], [("a", 4), ("a", 1)], [("b", 10**15)]):
+        with pytest.raises(BadInput, match="would need energy of more than 15 digits"):
+            need(before, "load", asked(*lines))
 
 
 def test_takes_what_is_there_and_leaves_the_rest_unmet():
@@ -109,7 +117,7 @@ def test_nobody_is_taken_below_what_is_reserved(balances, lines):
     assert all(reading.entry is None for reading in flow.readings if not reading.applied)
 
 
-@given(st.lists(strategies.requests(30), max_size=5))
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=5))
 def test_requests_come_back_as_readings_in_order(lines):
-    requests = [Request(*line) for line in lines]
-    assert [tuple(reading)[:3] for reading in need("load", requests).readings] == lines
+    readings = need(state(), "load", asked(*lines)).readings
+    assert [(reading.actor, reading.requested) for reading in readings] == lines

@@ -324,7 +324,9 @@ def test_each_role_may_do_just_this(url):
         ).fetchall()
     views = ["proposals", "holds", "epochs", "constraints", "outbox"]
     tables = ["journal", "ledger", "actors", "resources", "balances", "interactions", "outbox_acks", "meta", "keys"]
+    tables += ["shadows", "requests"]
     added = ["journal", "ledger", "actors", "resources", "balances", "interactions", "outbox_acks", "keys"]
+    added += ["shadows", "requests"]
     assert set(rows) == {
         *((APP, table, "SELECT") for table in (*tables, *views)),
         *((APP, table, "INSERT") for table in added),
@@ -777,6 +779,25 @@ def test_rebuilding_makes_all_tables_anew_that_follow_from_the_journal(grid, wri
     assert shown() == changed
 
 
+def test_rebuilding_reaches_whoever_holds_a_state(grid, writer, reader):
+    propose(writer, proposal("one"))
+    with session(grid) as owner:
+        for actor, by in (("actor-1", "-85"), ("actor-2", "85")):
+            change = "UPDATE balances SET amount = amount + %s WHERE actor = %s AND resource = 'energy'"
+            owner.execute(change, [by, uuid5(actor)])
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s"
+        owner.execute(end, [owner.info.dbname])
+    with Writer(grid, "main") as other:
+        propose(other, proposal("two"))
+    assert postgres.rebuild(grid, "main") == 3
+    right = {"actor-1": 10**9 - 2_000, "actor-2": 10**9 + 2_000}
+    for actor, amount in right.items():
+        assert writer.submit(lambda engine, actor=actor: engine.state.balance(actor, "energy")) == amount
+        assert reader.look(lambda state, actor=actor: state.balance(actor, "energy")) == amount
+    assert {view.id: view.balances["energy"] for view in reader.world_state().actors}.items() >= right.items()
+    check(grid)
+
+
 def test_balance_below_zero_is_refused_by_the_database_as_well(grid, writer):
     propose(writer, proposal("before"))
     with session(grid) as owner, pytest.raises(psycopg.errors.CheckViolation):
@@ -1153,6 +1174,9 @@ PLANNED = {
     "outbox_page": {"after": 0, "limit": 9}, "is_outcome": {"seq": 7},
     "proposals_page": {"after": 7, "limit": 9, "outcome": None, "proposer": None, "epoch": None},
     "ledger_page": {"after": 7, "limit": 9, "actor": None, "resource": None, "kind": None, "epoch": None},
+    "close_before": {"until": 29_990}, "last_shadow": {},
+    "seq_shown": {"epoch": 7, "constraints_seq": 1, "entries": 29_990}, "holds_at": {"until": 29_990},
+    "balances_then": {"after": 29_990}, "sent_between": {"after": 29_980, "until": 29_990},
     "journal_page": {"after": 7, "limit": 9, "kind": None},
 }  # fmt: skip
 """What is asked again and again, with what it is asked about."""

@@ -13,6 +13,7 @@ import pytest
 
 from gridgov.embedded import temporary
 from gridgov.settings import Settings
+from sim.stubs.gemini import Stub
 from tests.commands import Run, up
 
 pytest_plugins = ["tests.commands"]
@@ -68,6 +69,20 @@ def test_section_about_production_can_be_followed(clone: Path, home: Path, datab
     assert "transfer | 12.5" in " ".join(row.split())
     assert "FAILED" not in verified and "head 3:" in verified
     assert "BAD" not in well
+
+
+def test_first_gemini_run_in_the_readme_works_against_the_stub(clone: Path) -> None:
+    heads = []
+    with Stub() as stub:
+        settings = {**os.environ, "GEMINI_API_KEY": "any-key-will-do-here", "GRIDGOV_GEMINI_BASE_URL": stub.url}
+        for line in (line for line in block("gemini").splitlines() if not line.startswith("#")):
+            done = subprocess.run(
+                line, shell=True, cwd=clone, env=settings, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            heads += re.findall(r"head (\w+)\.\.\.", done.stdout)
+        assert stub.count == 24
+    assert len(heads) == 2 and heads[0] == heads[1]
 
 
 def test_backup_in_the_readme_restores_on_another_server(

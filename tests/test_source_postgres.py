@@ -74,9 +74,9 @@ def test_passes_what_was_written(played):
             table: connection.execute(sql.SQL("SELECT count(*) FROM main.{}").format(sql.Identifier(table))).fetchone()[
                 0
             ]
-            for table in ("journal", "ledger", "actors", "resources", "balances", "interactions")
+            for table in ("journal", "ledger", "actors", "resources", "balances", "interactions", "shadows", "requests")
         }
-    assert counts["seals"] == rows.pop("interactions") == 6
+    assert counts["seals"] == rows.pop("interactions") + rows["shadows"] + rows.pop("requests") == 9 + 3 + 3
     assert counts["chain"] == rows["journal"]
     assert counts["tables"] == sum(rows.values())
 
@@ -103,7 +103,7 @@ OTHER = {
     "smallint": lambda value: (value + 1) % 7,
     "numeric": lambda value: value + 1,
 }
-EXEMPT = {"keys": None, "outbox_acks": None, "interactions": {"usage", "latency_ms"}, "meta": {"applied_at"}}
+EXEMPT = {"keys": None, "outbox_acks": None, "interactions": {"usage", "latency_ms"}}
 """By table, the columns that follow from nothing; None: all of them."""
 
 
@@ -141,7 +141,7 @@ def put(connection, table, column, value, place):
 def test_finds_a_change_to_any_column(spoilt):
     found = columns(spoilt)
     assert {table for table, _, _ in found} == {
-        "journal", "ledger", "actors", "resources", "balances", "interactions", "meta"
+        "journal", "ledger", "actors", "resources", "balances", "interactions", "meta", "shadows", "requests"
     }  # fmt: skip
     assert len(found) > 40
     for table, column, kind in found:
@@ -155,14 +155,24 @@ def test_finds_a_change_to_any_column(spoilt):
         assert said is not None, f"{table}.{column}"
         if table == "journal" and column in ("seq", "body", "digest"):
             assert "journal record" in said, said
-        elif table == "interactions":
-            assert "interactions, id" in said, said
+        elif table in ("interactions", "shadows", "requests"):
+            assert f"main: {table}, " in said, said
         elif table == "meta":
             assert f"grid {grids.GRID}" in said
-            assert "0001_grid" in said
+            assert "0002_shadows" in said
         else:
             assert f"{table}" in said, said
             assert column in said, f"{column}: {said}"
+    assert passes(spoilt)
+
+
+def test_finds_a_last_exchange_with_another_number(spoilt):
+    with grids.tampering(spoilt) as connection:
+        connection.execute("UPDATE interactions SET id = id + 1000 WHERE id = (SELECT max(id) FROM interactions)")
+    said = checked(spoilt).first
+    with grids.tampering(spoilt) as connection:
+        connection.execute("UPDATE interactions SET id = id - 1000 WHERE id = (SELECT max(id) FROM interactions)")
+    assert "interactions, id" in said and "the last that was given" in said
     assert passes(spoilt)
 
 
@@ -172,13 +182,13 @@ def refused(url):
     return str(error.value)
 
 
-@pytest.mark.parametrize("table", ["journal", "ledger", "actors", "resources", "balances", "meta"])
+@pytest.mark.parametrize("table", ["journal", "ledger", "actors", "resources", "balances", "meta", "shadows"])
 def test_finds_a_row_too_few(url, table):
     with grids.tampering(url) as connection:
         row = middle(connection, table)
         connection.execute(sql.SQL("DELETE FROM {} WHERE ctid = %s::tid").format(sql.Identifier(table)), [row["ctid"]])
     said = refused(url) if table == "meta" else checked(url).first
-    words = {"journal": "journal record", "meta": "lacks 0001_grid"}
+    words = {"journal": "journal record", "meta": "lacks 0002_shadows", "shadows": "which was never decided about"}
     assert words.get(table, f"{table} lacks the row of") in said
 
 
@@ -248,8 +258,10 @@ def cut(url, count=3):
     """Takes the last records away with all that followed from them, as one who owns the database can."""
     with grids.tampering(url) as connection:
         (first,) = connection.execute("SELECT max(seq) - %s FROM journal", [count - 1]).fetchone()
-        connection.execute("DELETE FROM interactions AS i USING journal AS j "
-                           "WHERE j.proposal_id = i.proposal_id AND j.seq >= %s", [first])  # fmt: skip
+        for table in ("journal", "shadows"):
+            connection.execute(f"DELETE FROM interactions AS i USING {table} AS j "
+                               "WHERE j.proposal_id = i.proposal_id AND j.seq >= %s", [first])  # fmt: skip
+        connection.execute("DELETE FROM shadows WHERE seq >= %s", [first])
         for table in ("ledger", "journal"):
             connection.execute(f"DELETE FROM {table} WHERE seq >= %s", [first])
     rebuild(url, grids.GRID)
@@ -296,6 +308,10 @@ UNGUARDED = {
     "CREATE TRIGGER a BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION refuse_change()": "trigger a: is not",
     "GRANT UPDATE ON ledger TO gridgov_app": "ledger: gridgov_app may UPDATE, and must not",
     "GRANT UPDATE (body) ON journal TO gridgov_app": "journal: gridgov_app may UPDATE, and must not",
+    "DROP TRIGGER shadows_stays ON shadows": "shadows, trigger shadows_stays: is gone",
+    "ALTER TABLE requests DISABLE TRIGGER requests_row_stays": "requests, trigger requests_row_stays: is disabled",
+    "GRANT UPDATE ON shadows TO gridgov_app": "shadows: gridgov_app may UPDATE, and must not",
+    "REVOKE INSERT ON requests FROM gridgov_app": "requests: gridgov_app may not INSERT, and must",
     "GRANT DELETE ON journal TO PUBLIC": "may DELETE, and must not",
     "GRANT TRUNCATE ON interactions TO gridgov_app": "interactions: gridgov_app may TRUNCATE, and must not",
     "GRANT INSERT ON outbox_acks TO gridgov_read": "outbox_acks: gridgov_read may INSERT, and must not",

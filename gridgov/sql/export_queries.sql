@@ -52,6 +52,16 @@ WHERE l.run_id = $run ORDER BY l.id
 -- name: files
 SELECT name, digest, content FROM files WHERE run_id = $run
 
+-- name: prices
+SELECT resource, CAST(price * 1000000 AS BIGINT) AS millionths FROM prices WHERE run_id = $run ORDER BY resource, epoch
+
+-- name: harvesters
+SELECT actor FROM actors WHERE run_id = $run AND harvester ORDER BY actor_no
+
+-- name: interactions
+SELECT * EXCLUDE (run_id, called_at), epoch_us(called_at) AS called_us
+FROM interactions WHERE run_id = $run ORDER BY rowid
+
 -- name: interaction
 SELECT * EXCLUDE (run_id) FROM interactions
 WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) ORDER BY rowid DESC LIMIT 1
@@ -59,6 +69,16 @@ WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) ORDER BY rowid
 -- name: shadow
 SELECT epoch, proposer, n, outcome, reasoning, violations, state_moved, fault, detail FROM proposals
 WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) AND role = 'shadow'
+
+-- name: shadows
+SELECT
+    epoch, CAST(proposal_id AS VARCHAR) AS proposal_id, proposer, n, input, outcome, reasoning, violations, held_until,
+    state_moved, fault, detail
+FROM proposals WHERE run_id = $run AND role = 'shadow' AND epoch <= $epoch ORDER BY rowid
+
+-- name: shadow_entries
+SELECT entry_id FROM transfers
+WHERE run_id = $run AND proposal_id = TRY_CAST($proposal AS UUID) AND entry_id IS NOT NULL ORDER BY seq
 
 -- name: shadow_transfers
 SELECT actor_from, actor_to, resource, amount, amount_text FROM transfers
@@ -78,3 +98,37 @@ AND proposal_id NOT IN (SELECT proposal_id FROM proposals WHERE run_id = $run AN
 -- name: stored
 -- Rows come in the order in which they were inserted (`preserve_insertion_order`).
 SELECT {columns} FROM {table} WHERE run_id = $run LIMIT {count} OFFSET {offset}
+
+-- name: load_parts
+INSERT INTO x.{table} BY NAME SELECT * FROM read_parquet($files) WHERE list_contains($runs, run_id)
+
+-- name: load_whole_parts
+INSERT INTO x.{table} BY NAME SELECT * FROM read_parquet($files)
+
+-- name: load_file
+INSERT INTO x.{table} BY NAME SELECT * FROM {database}.{table} WHERE list_contains($runs, run_id)
+
+-- name: load_failed
+INSERT INTO x.runs BY NAME SELECT * FROM batch
+
+-- name: many_runs
+SELECT any_value(scenario) AS scenario, count(*) AS runs, count(*) FILTER (status = 'failed') AS failed FROM runs
+
+-- name: ended
+SELECT run_id, head_digest, status, form FROM {database}.runs
+
+-- name: compared
+SELECT
+    r.run_id, r.scenario, r.seed, r.overrides, r.proposers, r.status, r.error, r.head_digest,
+    r.horizon, r.epochs, r.recorded, r.synthetic, r.form, j.digest AS genesis
+FROM runs AS r
+LEFT JOIN journal AS j ON j.run_id = r.run_id AND j.seq = 1
+
+-- name: compared_files
+SELECT run_id, name, digest FROM files ORDER BY ALL
+
+-- name: compared_metrics
+SELECT run_id, metric, resource, value FROM metrics_run WHERE value IS NOT NULL
+
+-- name: compared_outcomes
+SELECT run_id, outcome, count(*) AS proposals FROM proposals WHERE role <> 'shadow' GROUP BY ALL

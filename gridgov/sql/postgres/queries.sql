@@ -9,6 +9,7 @@ SELECT
     set_config('timezone', 'UTC', false),
     set_config('bytea_output', 'hex', false),
     set_config('idle_in_transaction_session_timeout', %(idle)s, false),
+    set_config('statement_timeout', %(patience)s, false),
     -- What is acknowledged must be on disk, even where the server was set to promise less.
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)
 
@@ -16,7 +17,10 @@ SELECT
 SELECT set_config('role', %(role)s, false)
 
 -- name: applied
-SELECT name, digest FROM meta
+SELECT
+    name, digest,
+    seal = sha256(convert_to(name || ' ' || encode(digest, 'hex') || ' ' || (extract(epoch FROM applied_at) * 1000000)::bigint, 'UTF8'))
+FROM meta
 
 -- name: migrating
 SELECT pg_advisory_xact_lock(7453013612411547495)
@@ -34,12 +38,14 @@ SELECT set_config('search_path', quote_ident(%(grid)s) || ', pg_temp', true)
 CREATE TABLE IF NOT EXISTS meta (
     name text PRIMARY KEY,
     digest bytea NOT NULL CHECK (octet_length(digest) = 32),
-    applied_at timestamptz NOT NULL
+    applied_at timestamptz NOT NULL,
+    seal bytea NOT NULL CHECK (octet_length(seal) = 32)
 );
 COMMENT ON TABLE meta IS 'One row for each migration that was applied';
 COMMENT ON COLUMN meta.name IS 'Its file, without the ending';
 COMMENT ON COLUMN meta.digest IS 'sha256 of the file';
 COMMENT ON COLUMN meta.applied_at IS 'When';
+COMMENT ON COLUMN meta.seal IS 'sha256 of name, digest in hex and applied_at in microseconds, with spaces between';
 
 -- name: roles
 DO $$
@@ -71,7 +77,11 @@ END
 $$
 
 -- name: record_migration
-INSERT INTO meta (name, digest, applied_at) VALUES (%(name)s, %(digest)s, clock_timestamp())
+INSERT INTO meta (name, digest, applied_at, seal)
+SELECT
+    name, digest, applied_at,
+    sha256(convert_to(name || ' ' || encode(digest, 'hex') || ' ' || (extract(epoch FROM applied_at) * 1000000)::bigint, 'UTF8'))
+FROM (SELECT %(name)s::text AS name, %(digest)s::bytea AS digest, clock_timestamp() AS applied_at) AS applied
 
 -- ---------------------------------------------------------------- one batch
 
@@ -79,10 +89,22 @@ INSERT INTO meta (name, digest, applied_at) VALUES (%(name)s, %(digest)s, clock_
 -- Three statements, so that the head is read after the lock was given.
 BEGIN;
 SELECT pg_advisory_xact_lock('journal'::regclass::oid::bigint);
-SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1
+SELECT coalesce(j.seq, 0), j.digest, g.last_value
+FROM generation AS g
+LEFT JOIN LATERAL (SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1) AS j ON true
 
 -- name: tip
-SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1
+SELECT coalesce(j.seq, 0), j.digest, g.last_value
+FROM generation AS g
+LEFT JOIN LATERAL (SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1) AS j ON true
+
+-- name: generation
+SELECT last_value FROM generation
+
+-- name: remade
+-- It is seen at once, and so moves on twice: before the commit for whoever waits for the lock, and after it for whoever
+-- loaded in between.
+SELECT nextval('generation')
 
 -- name: snapshot
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
@@ -132,7 +154,7 @@ DELETE FROM resources
 SELECT proposal_id::text, body, digest FROM journal
 WHERE kind = 'proposal' AND proposal_id = ANY(%(ids)s::uuid[])
 UNION ALL
-SELECT request_id::text, body, digest FROM journal
+SELECT 'request ' || request_id, body, digest FROM journal
 WHERE request_id = ANY(%(ids)s::uuid[])
 
 -- name: settlement
@@ -150,7 +172,8 @@ SELECT digest FROM journal WHERE seq = %(seq)s
 SELECT seq, body, digest FROM journal WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s
 
 -- name: since
-SELECT seq, body, digest FROM journal WHERE seq >= %(seq)s ORDER BY seq LIMIT %(limit)s
+SELECT seq, body, digest, (SELECT last_value FROM generation) AS generation
+FROM journal WHERE seq >= %(seq)s ORDER BY seq LIMIT %(limit)s
 
 -- name: entries
 SELECT
@@ -408,6 +431,113 @@ ORDER BY l.id DESC
 -- name: outbox_lag
 SELECT count(*) FROM (SELECT seq FROM outbox ORDER BY seq LIMIT %(most)s) AS found
 
+-- ---------------------------------------------------------------- shadows, and requests that were handed out
+
+-- name: shadows_lock
+SELECT pg_advisory_xact_lock('shadows'::regclass::oid::bigint)
+
+-- name: last_shadow
+SELECT id, digest FROM shadows ORDER BY id DESC LIMIT 1
+
+-- name: shadow
+SELECT
+    id, proposal_id::text, epoch, proposer, n, seq, (extract(epoch FROM at) * 1000000)::bigint, body, prompt, model,
+    request_key, seen, exchange, digest
+FROM shadows WHERE proposal_id = %(proposal_id)s::uuid
+
+-- name: shadows_of
+SELECT
+    id, proposal_id::text, epoch, proposer, n, seq, (extract(epoch FROM at) * 1000000)::bigint, body, prompt, model,
+    request_key, seen, exchange, digest
+FROM shadows WHERE proposal_id = ANY(%(ids)s::uuid[]) ORDER BY id DESC LIMIT %(limit)s
+
+-- name: shadows_page
+SELECT
+    id, proposal_id::text, epoch, proposer, n, seq, (extract(epoch FROM at) * 1000000)::bigint, body, prompt, model,
+    request_key, seen, exchange, digest
+FROM shadows
+WHERE id > %(after)s
+AND (%(outcome)s::text IS NULL OR body::json ->> 'outcome' = %(outcome)s)
+AND (%(proposer)s::text IS NULL OR proposer = %(proposer)s)
+AND (%(epoch)s::integer IS NULL OR epoch = %(epoch)s)
+ORDER BY id LIMIT %(limit)s
+
+-- name: add_shadow
+INSERT INTO shadows (
+    id, proposal_id, epoch, proposer, n, seq, at, body, prompt, model, request_key, seen, exchange, digest
+)
+VALUES (
+    %(id)s, %(proposal_id)s, %(epoch)s, %(proposer)s, %(n)s, %(seq)s, %(at)s::timestamptz, %(body)s, %(prompt)s,
+    %(model)s, %(request_key)s, %(seen)s, %(exchange)s, %(digest)s
+)
+
+-- name: add_request
+INSERT INTO requests (request_key, at, body, about, digest)
+VALUES (%(request_key)s, %(at)s::timestamptz, %(body)s, %(about)s, %(digest)s)
+ON CONFLICT (request_key) DO NOTHING
+
+-- name: request
+SELECT body, about FROM requests WHERE request_key = %(request_key)s
+
+-- name: holds_at
+-- What was held after a record: what was settled later counts, what was held later does not.
+SELECT j.body, j.digest FROM journal AS j
+WHERE j.kind = 'proposal' AND j.outcome = 'held' AND j.seq <= %(until)s
+AND NOT EXISTS (
+    SELECT FROM journal AS s WHERE s.kind = 'settlement' AND s.proposal_id = j.proposal_id AND s.seq <= %(until)s
+)
+ORDER BY j.seq
+
+-- name: balances_then
+-- What is there now, less what came after an entry, and whether anything did.
+SELECT a.key, b.resource, (b.amount - coalesce(m.amount, 0)) * ('1e' || r.scale)::numeric, m.actor IS NOT NULL
+FROM balances AS b
+JOIN actors AS a ON a.id = b.actor
+JOIN resources AS r ON r.name = b.resource
+LEFT JOIN (
+    SELECT x.actor, x.resource, sum(x.amount) AS amount
+    FROM (
+        SELECT actor_to AS actor, resource, amount FROM ledger WHERE id > %(after)s
+        UNION ALL
+        SELECT actor_from, resource, -amount FROM ledger WHERE id > %(after)s
+    ) AS x
+    GROUP BY x.actor, x.resource
+) AS m ON m.actor = b.actor AND m.resource = b.resource
+
+-- name: used_before
+-- One scan of the ledger: asked only about what is at 0 then, was never declared, and moved later.
+SELECT p.actor::text, p.resource
+FROM unnest(%(actors)s::uuid[], %(resources)s::text[]) AS p (actor, resource)
+WHERE EXISTS (
+    SELECT FROM ledger AS l
+    WHERE l.id <= %(until)s AND l.resource = p.resource AND (l.actor_from = p.actor OR l.actor_to = p.actor)
+)
+
+-- name: sent_between
+SELECT a.key, s.resource, s.amount * ('1e' || r.scale)::numeric
+FROM (
+    SELECT actor_from, resource, sum(amount) AS amount FROM ledger
+    WHERE id > %(after)s AND id <= %(until)s AND kind = 'transfer' GROUP BY actor_from, resource
+) AS s
+JOIN actors AS a ON a.id = s.actor_from JOIN resources AS r ON r.name = s.resource
+
+-- name: seq_shown
+-- The first record after which so many entries, these constraints and this epoch were what there was.
+SELECT greatest(
+    %(constraints_seq)s,
+    CASE WHEN %(entries)s = 0 THEN 1 ELSE (SELECT l.seq FROM ledger AS l WHERE l.id = %(entries)s) END,
+    CASE
+        WHEN %(epoch)s = 1 THEN 1
+        ELSE (SELECT j.seq FROM journal AS j WHERE j.kind = 'close' AND j.epoch = %(epoch)s - 1)
+    END
+)
+WHERE (%(entries)s = 0 OR EXISTS (SELECT FROM ledger AS l WHERE l.id = %(entries)s))
+AND (%(epoch)s = 1 OR EXISTS (SELECT FROM journal AS j WHERE j.kind = 'close' AND j.epoch = %(epoch)s - 1))
+AND EXISTS (SELECT FROM journal AS j WHERE j.seq = %(constraints_seq)s)
+
+-- name: close_before
+SELECT body, digest FROM journal WHERE kind = 'close' AND seq <= %(until)s ORDER BY seq DESC LIMIT 1
+
 -- ---------------------------------------------------------------- a grid as a history: read as a whole, and checked
 
 -- name: unhurried
@@ -436,21 +566,54 @@ SELECT name, unit, scale FROM resources
 SELECT actor::text, resource, trim_scale(amount)::text AS amount FROM balances
 
 -- name: kept_interactions
--- With the record that decided the proposal that each was for.
+-- With the record that decided the proposal that each was for, or the row of the shadow.
 SELECT
     i.id, i.proposal_id::text, i.request_key, trim_scale(extract(epoch FROM i.at) * 1000000)::text AS at, i.request,
-    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision
+    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision,
+    s.id AS shadow, s.epoch AS shadow_epoch, s.body AS shadowed, s.exchange
 FROM interactions AS i
 LEFT JOIN journal AS j ON j.kind = 'proposal' AND j.proposal_id = i.proposal_id
+LEFT JOIN shadows AS s ON s.proposal_id = i.proposal_id
 WHERE i.id > %(after)s ORDER BY i.id LIMIT %(limit)s
 
 -- name: interactions_of
 SELECT
     i.id, i.proposal_id::text, i.request_key, trim_scale(extract(epoch FROM i.at) * 1000000)::text AS at, i.request,
-    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision
+    i.status, i.body, i.about, i.usage, i.latency_ms, i.digest, j.seq, j.body AS decision,
+    s.id AS shadow, s.epoch AS shadow_epoch, s.body AS shadowed, s.exchange
 FROM interactions AS i
 LEFT JOIN journal AS j ON j.kind = 'proposal' AND j.proposal_id = i.proposal_id
+LEFT JOIN shadows AS s ON s.proposal_id = i.proposal_id
 WHERE i.proposal_id = %(proposal_id)s::uuid ORDER BY i.id DESC LIMIT 1
+
+-- name: kept_shadows
+SELECT
+    id, proposal_id::text, epoch, proposer, n, seq, trim_scale(extract(epoch FROM at) * 1000000)::text AS at, body, prompt,
+    model, request_key, seen, exchange, digest, exchange IS NULL OR EXISTS (
+        SELECT FROM interactions AS i WHERE i.proposal_id = shadows.proposal_id AND i.digest = exchange
+    ) AS whole
+FROM shadows WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+
+-- name: judged_shadows
+-- In the order of the records after which they were judged.
+SELECT
+    id, proposal_id::text, epoch, proposer, n, seq, trim_scale(extract(epoch FROM at) * 1000000)::text AS at, body, prompt,
+    model, request_key, seen, exchange, digest
+FROM shadows WHERE (seq, id) > (%(seq)s, %(after)s) ORDER BY seq, id LIMIT %(limit)s
+
+-- name: shadow_said
+SELECT epoch, body FROM shadows WHERE proposal_id::text = %(proposal_id)s
+
+-- name: count_shadows
+SELECT count(*) FROM shadows
+
+-- name: shadow_proposers
+SELECT DISTINCT proposer FROM shadows ORDER BY proposer
+
+-- name: kept_requests
+SELECT
+    request_key, trim_scale(extract(epoch FROM at) * 1000000)::text AS at, body, about, digest
+FROM requests WHERE request_key > %(after)s ORDER BY request_key LIMIT %(limit)s
 
 -- name: count_interactions
 SELECT count(*), count(*) FILTER (WHERE about LIKE '%"origin":"synthetic"%') FROM interactions
@@ -466,7 +629,8 @@ SELECT
 FROM pg_catalog.pg_trigger AS t
 JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-WHERE t.tgrelid IN ('journal'::regclass, 'ledger'::regclass) AND NOT t.tgisinternal
+WHERE t.tgrelid IN ('journal'::regclass, 'ledger'::regclass, 'shadows'::regclass, 'requests'::regclass)
+AND NOT t.tgisinternal
 
 -- name: privileges
 -- Who may do what: of a whole table, or of any column of it.
@@ -513,3 +677,15 @@ SELECT
 
 -- name: server
 SELECT current_setting('server_version_num')::integer AS version, clock_timestamp() AS now
+
+-- name: activations
+SELECT body, digest FROM journal WHERE kind = 'activation' ORDER BY seq
+
+-- name: writable
+SELECT
+    NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean
+    AND has_table_privilege('gridgov_app', 'journal', 'INSERT')
+    AND has_table_privilege('gridgov_app', 'ledger', 'INSERT') AS writable
+
+-- name: last_exchange
+SELECT last_value FROM interactions_id_seq

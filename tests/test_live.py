@@ -1,0 +1,175 @@
+"""A run that asks a model: recorded as it goes, never paid twice, within its budget, and replayed without a socket."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sim.stubs.gemini import Stub
+from tests.plays import SCENARIOS
+
+pytest_plugins = ["tests.commands"]
+
+WEEK = str(SCENARIOS / "community-week.yaml")
+KEY = "MARKED-0123456789-abcdefghijklmnop"
+GRIDGOV = [sys.executable, "-c", "from gridgov.cli import main; main()"]
+LIVE = ("run", WEEK, "--epochs", "12", "--proposer", "gemini:gemini-3.8-flash", "--json")
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Sets where the model is, with a key that is easily found again."""
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    monkeypatch.setenv("GRIDGOV_RUNS", str(tmp_path / "runs"))
+    return lambda stub: monkeypatch.setenv("GRIDGOV_GEMINI_BASE_URL", stub.url)
+
+
+def test_recording_replays_offline_to_the_same_head(gridgov, environment, tmp_path, monkeypatch):
+    tape = tmp_path / "x.jsonl"
+    with Stub() as stub:
+        environment(stub)
+        live = gridgov(*LIVE, "--record", tape).json
+        assert live["calls"]["made"] == stub.count == 12
+    assert live["calls"]["tokens"]["prompt"] > 10_000
+    assert float(live["calls"]["cost"]) > 0
+    assert live["calls"]["latency_ms"]["max"] >= live["calls"]["latency_ms"]["median"]
+
+    def refused(*args, **kwargs):
+        raise AssertionError("a replay opens no socket")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    played = gridgov("run", WEEK, "--epochs", "12", "--proposer", f"cassette:{tape}", "--json").json
+    assert played["head_digest"] == live["head_digest"]
+    assert "calls" not in played
+    assert gridgov("cassette", "check", tape).code == 0
+
+
+def test_what_a_stub_says_is_called_synthetic(gridgov, environment, tmp_path):
+    with Stub() as stub:
+        environment(stub)
+        live = gridgov(*LIVE, "--record", tmp_path / "x.jsonl").json
+    assert live["interactions"] == {"recorded": 0, "edited": 0, "synthetic": 12}
+
+
+def test_run_that_is_killed_goes_on_without_paying_twice(gridgov, environment, tmp_path):
+    whole, tape = tmp_path / "whole.jsonl", tmp_path / "x.jsonl"
+    with Stub() as stub:
+        environment(stub)
+        head = gridgov(*LIVE, "--record", whole).json["head_digest"]
+    part = tmp_path / "x.jsonl.part"
+    with Stub([{"reply": "slow", "delay_s": 0.1, "times": "ever"}]) as first:
+        environment(first)
+        port = first.port
+        process = subprocess.Popen([*GRIDGOV, *LIVE, "--record", str(tape)], stdout=subprocess.DEVNULL)
+        while not part.exists() or part.read_bytes().count(b"\n") < 7:
+            assert process.poll() is None
+            time.sleep(0.001)
+    count = first.count  # the stub listens no more: what comes after is neither answered nor counted
+    deadline = time.monotonic() + 20
+    while part.read_bytes().count(b"\n") < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert part.read_bytes().count(b"\n") == count
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with Stub(port=port) as second:
+        again = gridgov(*LIVE, "--record", tape).json
+        assert count + second.count == 12
+    assert again["head_digest"] == head
+    assert (again["calls"]["made"], again["calls"]["known"]) == (12 - count, count)
+    assert not part.exists()
+
+
+def test_budget_stops_the_run_and_says_how_to_go_on(gridgov, environment, tmp_path):
+    tape = tmp_path / "x.jsonl"
+    with Stub() as stub:
+        environment(stub)
+        said = gridgov(*LIVE, "--record", tape, "--max-calls", 5)
+        assert (said.code, stub.count, said.out) == (3, 5, "")
+        assert f"run again with --record {tape}" in said.err
+        said = gridgov(*LIVE, "--record", tape, "--max-cost", "0.002")
+        assert said.code == 3
+        assert "--max-cost 0.002" in said.err
+        spent = stub.count
+        assert 5 < spent < 12
+        assert gridgov(*LIVE, "--record", tape).json["calls"] | {"tokens": 0, "latency_ms": 0} == {
+            "made": 12 - spent, "known": spent, "attempts": 12, "tokens": 0, "latency_ms": 0, "recording": str(tape),
+            "cost": gridgov(*LIVE, "--record", tape).json["calls"]["cost"], "price_table": "gemini-2026-10-07",
+        }  # fmt: skip
+        assert stub.count == 12, "a complete recording is not asked again"
+    assert "above 0" in gridgov(*LIVE, "--max-cost", "-1").err
+    assert not list((tmp_path / "runs").glob("*.tmp*"))
+
+
+def test_without_record_the_replies_are_kept_beside_the_run(gridgov, environment, tmp_path):
+    with Stub() as stub:
+        environment(stub)
+        kept = gridgov(*LIVE).json["calls"]["recording"]
+        again = gridgov(*LIVE).json
+    assert stub.count == 24
+    assert gridgov("run", WEEK, "--epochs", "12", "--proposer", f"cassette:{kept}", "--json").code == 0
+    assert len(list((tmp_path / "runs").glob("*.duckdb"))) == 3, "two live runs are two, and a replay is one of its own"
+    assert again["interactions"]["synthetic"] == 12
+
+
+def test_outage_is_unavailable_and_never_a_decision(gridgov, environment, tmp_path):
+    scenario = tmp_path / "outage.yaml"
+    text = (SCENARIOS / "community-week.yaml").read_text().replace("data/", f"{SCENARIOS}/data/")
+    text = text.replace(
+        "{name: planner, kind: policy, policy: greedy}", "{name: planner, kind: gemini, on_unavailable: record}"
+    )
+    scenario.write_text(text.replace("epochs: 168", "epochs: 12").partition("expect:")[0])
+    quota = {"reply": "429", "retry_after": "600"}
+    with Stub([*["good"] * 4, quota, *["good"] * 3, quota]) as stub:
+        environment(stub)
+        found = gridgov("run", scenario, "--json").json
+    assert found["outcomes"]["unavailable"] == 2
+    assert sum(found["outcomes"].values()) == 12
+    executed = found["outcomes"]["executed"]
+    assert found["metrics"]["acceptance_rate"] == pytest.approx(executed / (10 - found["outcomes"]["noop"]), abs=1)
+
+
+def test_key_is_in_nothing_that_a_run_leaves(gridgov, environment, tmp_path):
+    with Stub([{"reply": "401", "body": json.dumps({"error": {"message": f"bad key {KEY}"}})}, "500", "good"]) as stub:
+        environment(stub)
+        outs = [gridgov(*LIVE, "--record", tmp_path / f"{n}.jsonl") for n in range(2)]
+        asked = stub.requests
+    assert [said.code for said in outs] == [3, 0]
+    for said in outs:
+        assert KEY not in said.out + said.err
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert KEY.encode() not in path.read_bytes(), path
+    assert asked and not any(one["key_in_url"] for one in asked)
+
+
+def test_live_model_without_a_key_says_what_to_set(gridgov, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRIDGOV_RUNS", str(tmp_path))
+    said = gridgov(*LIVE)
+    assert (said.code, "GEMINI_API_KEY" in said.err, said.err.count("\n")) == (2, True, 1)
+    assert not os.listdir(tmp_path)
+
+
+def test_changed_word_in_a_prompt_is_told_at_once(gridgov, environment, tmp_path, monkeypatch):
+    from gridgov import prompt
+    from sim import tape as tapes
+
+    recorded = tmp_path / "x.jsonl"
+    with Stub() as stub:
+        environment(stub)
+        assert gridgov(*LIVE, "--record", recorded).code == 0
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for path in prompt.FOLDER.glob("*.j2"):
+        (folder / path.name).write_text(path.read_text().replace("few transfers", "fewer transfers"))
+    monkeypatch.setattr(tapes, "FOLDER", folder)
+    start = time.monotonic()
+    said = gridgov("run", WEEK, "--epochs", "12", "--proposer", f"cassette:{recorded}")
+    assert time.monotonic() - start < 1 + 2  # the machine may be busy
+    assert said.code == 3
+    assert "propose_transfer" in said.err
+    assert "-- It gets there with few transfers" in said.err.replace("\n- ", "\n-- ") or "few transfers" in said.err
+    assert "fewer transfers" in said.err
