@@ -92,11 +92,19 @@ def rendered():
     return f"{request.request_key}\n\n{request.system}\n\n--- user ---\n\n{request.user}\n"
 
 
-def test_renders_the_golden_text():
-    golden = GOLDEN / "propose_transfer.txt"
+def rendered_for_an_actor():
+    engine = grid()
+    engine.register(Registration(mandates={"homes/home-1": ("home-1", "home-2")}), 0)
+    request = render(SPEAKER, context(engine, proposer="homes/home-1", actor="home-1"), model=MODEL)
+    return f"{request.request_key}\n\n{request.system}\n\n--- user ---\n\n{request.user}\n"
+
+
+@pytest.mark.parametrize(("name", "text"), [("propose_transfer", rendered), ("speak_for_actor", rendered_for_an_actor)])
+def test_renders_the_golden_text(name, text):
+    golden = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(rendered(), "utf-8")
-    assert rendered() == golden.read_text("utf-8"), "UPDATE_GOLDEN=1 writes it anew; read the difference"
+        golden.write_text(text(), "utf-8")
+    assert text() == golden.read_text("utf-8"), "UPDATE_GOLDEN=1 writes it anew; read the difference"
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
