@@ -369,5 +369,30 @@ def compare(
         raise CheckFailed("; ".join(found.broken))
 
 
-COMMANDS: tuple[click.Command, ...] = (whatif, sweep, merge, compare)
+# --- again ------------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("run")
+@json_option
+def reproduce(run: str, as_json: bool) -> None:
+    """Run RUN again from its export alone and compare the digests of all records.
+
+    RUN is a .duckdb export, a run id in the store, or PATH#RUN_ID of a file of many runs. A live model is not asked
+    again: its replies are in the export. Where the digests differ it says what changed, and ends with exit code 1.
+    """
+    from sim.report_experiments import show_reproduced
+    from sim.reproduce import reproduce as made
+
+    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())
+    found = made(_source(run), Path(folder))
+    if as_json:
+        _document(found.document())
+    else:
+        show_reproduced(_console(), found)
+    if not found.same:
+        raise CheckFailed(f"{run}: another head digest than recorded: {found.why()}")
+
+
+COMMANDS: tuple[click.Command, ...] = (whatif, sweep, merge, compare, reproduce)
 """Top-level commands of the command line."""

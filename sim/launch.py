@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.metadata import version
 from operator import eq, ge, le
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -284,8 +285,26 @@ def exported(
         recorded=tape.counts()["recorded"],
         synthetic=tape.counts()["synthetic"],
         shadows=result.shadows,
-        files={f"scenario:{Path(scenario.file).name}": scenario.source.encode(), **scenario.contents},
+        files={
+            f"scenario:{Path(scenario.file).name}": scenario.source.encode(),
+            **scenario.contents,
+            **_solved(scenario),
+        },
     )
+
+
+SOLVER = "solver:scipy"
+"""Among the files of a run that policy `optimal` planned: the version of scipy, whose solver found the plan."""
+
+
+def solver() -> str:
+    """The version of scipy that is installed."""
+    return version("scipy")
+
+
+def _solved(scenario: Scenario) -> dict[str, bytes]:
+    planned = any(speaker.policy == "optimal" for speaker in scenario.speakers)
+    return {SOLVER: f"{solver()}\n".encode()} if planned else {}
 
 
 def _unbounded(world: World) -> dict[str, Baseline]:

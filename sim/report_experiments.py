@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,11 @@ from sim.paired import LEVEL, PAIRS_MIN, Interval
 from sim.parts import Cell
 from sim.sweep import Swept
 
+if TYPE_CHECKING:
+    from sim.reproduce import Reproduced
+
 _FAILED_SHOWN = 8
+_DIFFERENCES_SHOWN = 12
 
 
 def sweep_document(swept: Swept, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -220,3 +224,29 @@ def markdown(found: Comparison) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def show_reproduced(console: Console, found: Reproduced) -> None:
+    """Prints whether a run came out the same, and what is not what it was."""
+    fork = f", a fork of {found.fork}" if found.fork else ""
+    console.print(f"{found.run_id}: {found.scenario}, seed {found.seed}, {found.epochs:,} epochs{fork}", markup=False)
+    if found.same:
+        console.print(f"same head digest {found.recorded}: all {found.records:,} records are the same", style="bold")
+    else:
+        console.print(f"recorded {found.recorded}\nnow      {found.found or '-'}", style="bold")
+        console.print(f"the first {found.same_records:,} of {found.records:,} records are the same")
+    changed = [(one.name, one.was, one.now) for one in found.inputs]
+    changed += [(one.key, one.a, one.b) for one in found.set_up]
+    if found.parting is not None:
+        said = found.parting.a or found.parting.b or {}
+        where = f"record {found.parting.seq} (epoch {said.get('epoch')}, {said.get('kind')})"
+        changed += [(f"{where}: {one.key}", one.a, one.b) for one in found.parting.differs]
+    if changed:
+        table = Table("", "recorded", "now", box=None, pad_edge=False)
+        for key, was, now in changed[:_DIFFERENCES_SHOWN]:
+            table.add_row(Text(key), *("-" if value is None else Text(str(value)[:80]) for value in (was, now)))
+        console.print(table)
+    if len(changed) > _DIFFERENCES_SHOWN:
+        console.print(f"... and {len(changed) - _DIFFERENCES_SHOWN:,} more; --json has them all", style="dim")
+    if found.failed is not None:
+        console.print(found.failed, markup=False)
