@@ -865,6 +865,18 @@ def _last_outcome(desk: Desk) -> tuple[int, float] | None:
     return desk.service.last_outcome()
 
 
+@health.get("/ledger", include_in_schema=False)
+@health.get("/proposals", include_in_schema=False)
+@health.get("/journal", include_in_schema=False)
+async def get_page(request: Request) -> Response:
+    """Where the links of outcomes lead while no dashboard is at GRIDGOV_PUBLIC_URL: how to look it up by hand."""
+    path = request.url.path
+    return PlainTextResponse(
+        "This is where a page of the grid would be. Until GRIDGOV_PUBLIC_URL leads to one, ask the app with a key that "
+        f"may read: GET /v1{path}/<the number or id in this address>, or `gridgov explain postgres <proposal id>`.\n"
+    )
+
+
 @health.get("/healthz", **_HEALTHY)
 async def get_health() -> Response:
     """The process lives."""

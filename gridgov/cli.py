@@ -80,11 +80,14 @@ def _console() -> Console:
 
 
 def _source(text: str) -> Source:
-    from gridgov.source import open_source
+    from gridgov.source import LedgerSource, open_source
 
     own, context = settings.load(), click.get_current_context()
     if text != "postgres":
-        return context.with_resource(open_source(text, own.runs))
+        found = context.with_resource(open_source(text, own.runs))
+        if isinstance(found, LedgerSource) and found.note:
+            click.echo(f"gridgov: {found.note}", err=True)
+        return found
     url = context.with_resource(operations.database())
     return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
 
@@ -118,8 +121,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def gridgov() -> None:
     """Let an AI govern shared resources without ever being trusted.
 
-    A SOURCE is a .duckdb export, a run id in the store (GRIDGOV_RUNS, default runs/), a .jsonl journal, or `postgres`:
-    the grid that is in production (GRIDGOV_DATABASE_URL, GRIDGOV_GRID).
+    A SOURCE is a .duckdb export, a run id in the store (GRIDGOV_RUNS, default runs/), a .jsonl journal, a .csv ledger,
+    or `postgres`: the grid that is in production (GRIDGOV_DATABASE_URL, GRIDGOV_GRID).
     """
 
 
@@ -436,10 +439,19 @@ def diff(a: str, b: str, as_json: bool) -> None:
 
 @gridgov.command()
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .jsonl or .duckdb file to write.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A .jsonl, .beancount or .duckdb file, or a .parquet folder.",
+)
 def export(source: str, out: Path) -> None:
-    """Write SOURCE's journal as JSON lines, one record each, or `postgres` as a .duckdb file: a SOURCE again."""
-    from gridgov.export import write_journal
+    """Write SOURCE's journal as JSON lines, one record each, or `postgres` as a .duckdb file: a SOURCE again.
+
+    A .beancount file is for `bean-check`, which confirms conservation and the balances at every epoch's close. A folder
+    that ends in .parquet has each table of a run as a Parquet file.
+    """
+    from gridgov.export import write_journal, write_texts
 
     if out.suffix == ".duckdb" and source == "postgres":
         from gridgov.grid_export import export_grid
@@ -447,9 +459,20 @@ def export(source: str, out: Path) -> None:
         with operations.database() as url:
             click.echo(f"{export_grid(url, settings.load().grid, out)}: as a run, for every command")
         return
+    if out.suffix == ".parquet":
+        from gridgov.source import write_parquet
+
+        click.echo(f"{out}: {write_parquet(_source(source), out)} tables")
+        return
+    if out.suffix == ".beancount":
+        from gridgov.interchange import beancount
+
+        write_texts(out, beancount(_source(source).records()))
+        click.echo(f"{out}: check it with bean-check")
+        return
     if out.suffix != ".jsonl":
         also = ", or .duckdb" if source == "postgres" else ""
-        raise BadInput(f"{out}: expected a file that ends in .jsonl{also}")
+        raise BadInput(f"{out}: expected a file that ends in .jsonl or .beancount, a folder in .parquet{also}")
     count = write_journal(out, _source(source).records())
     click.echo(f"{out}: {count:,} records")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import urllib.error
 import urllib.request
@@ -127,7 +128,10 @@ def _there(folder: Path) -> Path:
 def _app(own: Settings) -> Finding:
     try:
         with urllib.request.urlopen(f"{own.api_url}/readyz", timeout=5) as answer:
-            return Finding("app", True, f"{own.api_url} is ready ({answer.status})")
+            warnings = json.load(answer).get("warnings")
+        if warnings:
+            return Finding("app", False, f"{own.api_url} is ready, but cannot ask: {'; '.join(map(str, warnings))}")
+        return Finding("app", True, f"{own.api_url} is ready")
     except urllib.error.HTTPError as error:
         return Finding("app", False, f"{own.api_url} answers {error.code} to /readyz; see its log")
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,14 @@ def _console() -> Console:
 
 
 def _source(text: str) -> Source:
-    from gridgov.source import open_source
+    from gridgov.source import LedgerSource, open_source
 
     own, context = settings.load(), click.get_current_context()
     if text != "postgres":
-        return context.with_resource(open_source(text, own.runs))
+        found = context.with_resource(open_source(text, own.runs))
+        if isinstance(found, LedgerSource) and found.note:
+            click.echo(f"gridgov: {found.note}", err=True)
+        return found
     url = context.with_resource(operations.database())
     return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
 
@@ -374,22 +378,36 @@ def compare(
 
 @click.command()
 @click.argument("run")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write a .zip with all that it takes, for a paper.")
 @json_option
-def reproduce(run: str, as_json: bool) -> None:
+def reproduce(run: str, bundle: Path | None, as_json: bool) -> None:
     """Run RUN again from its export alone and compare the digests of all records.
 
-    RUN is a .duckdb export, a run id in the store, or PATH#RUN_ID of a file of many runs. A live model is not asked
-    again: its replies are in the export. Where the digests differ it says what changed, and ends with exit code 1.
+    RUN is a .duckdb export, a run id in the store, PATH#RUN_ID of a file of many runs, or a .zip that --bundle wrote.
+    A live model is not asked again: its replies are in the export. Where the digests differ it says what changed, and
+    ends with exit code 1; no bundle is written then.
     """
+    from sim import bundle as bundles
     from sim.report_experiments import show_reproduced
     from sim.reproduce import reproduce as made
 
-    folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())
-    found = made(_source(run), Path(folder))
+    if bundle is not None and bundle.suffix != ".zip":
+        raise BadInput(f"--bundle {bundle}: expected a file that ends in .zip")
+    folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory()))
+    (folder / "again").mkdir()
+    packed = Path(run).suffix == ".zip" and Path(run).is_file()
+    source = _source(str(bundles.unpacked(Path(run), folder)) if packed else run)
+    found = made(source, folder / "again")
+    if packed:
+        found = replace(found, source=run)
+    if found.same and bundle is not None:
+        bundles.bundle(source, found, bundle)
     if as_json:
-        _document(found.document())
+        _document({**found.document(), "bundle": None if bundle is None or not found.same else str(bundle)})
     else:
         show_reproduced(_console(), found)
+        if found.same and bundle is not None:
+            click.echo(f"{bundle}: all that it takes to make it again")
     if not found.same:
         raise CheckFailed(f"{run}: another head digest than recorded: {found.why()}")
 

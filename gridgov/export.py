@@ -1094,6 +1094,12 @@ def export(run: Run, folder: Path) -> Path:
 
 def write_journal(path: Path, records: Iterable[JournalRecord]) -> int:
     """Writes a journal as JSON lines {"body", "digest"} and returns how many; the file appears complete, or never."""
+    lines = ({"body": record.body, "digest": record.digest.hex()} for record in records)
+    return write_texts(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def write_texts(path: Path, texts: Iterable[str]) -> int:
+    """Writes texts one after the other and returns how many; the file appears complete, or never. Raises BadInput."""
     count = 0
     try:
         handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
@@ -1101,9 +1107,8 @@ def write_journal(path: Path, records: Iterable[JournalRecord]) -> int:
         raise BadInput(f"{path}: cannot be written ({error.strerror})") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                line = {"body": record.body, "digest": record.digest.hex()}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            for text in texts:
+                file.write(text)
                 count += 1
             file.flush()
             os.fsync(file.fileno())

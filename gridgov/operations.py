@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -258,6 +259,15 @@ def _until_told() -> Iterator[None]:
         yield
 
 
+def _check_free(host: str, port: int) -> None:
+    """Raises BadInput where somebody listens there already, or nobody could."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise BadInput(f"{host}:{port}: {error.strerror or error}; choose another with --port or --host") from None
+
+
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 port_option = click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
@@ -273,6 +283,7 @@ def serve(host: str, port: int) -> None:
 
     own = settings.load()
     public = own.public_url or f"http://{host}:{port}"
+    _check_free(host, port)
     with _until_told(), database() as url:
         api.serve(url, own.grid, host, port, public, ready=lambda at: click.echo(f"serving {own.grid} at {at}"))
 
@@ -287,6 +298,7 @@ def up(scenario: Path | None, host: str, port: int) -> None:
     from gridgov.postgres import migrate as migrated
 
     own, at = settings.load(), clock()
+    _check_free(host, port)
     with _until_told(), database(create=True) as url:
         migrated(url, own.grid)
         empty = _empty(url, own.grid)
@@ -410,14 +422,19 @@ def prompt_back(role: str, reason: str) -> None:
             reader.close()
         acts = [decode(row["body"], row["digest"]).payload for row in rows]
         past = [act for act in acts if isinstance(act, Activation) and act.role == role]
-        if len(past) < 2:
+        others = [act for act in past if _of_activation(act) != _of_activation(past[-1])]
+        if not others:
             raise BadInput(f"nothing was in force before in the role {role}; `gridgov prompt activate` puts it")
-        before = past[-2]
+        before = others[-1]
         if before.model and load(before.prompt).digest != before.digest:
             raise BadInput(
                 f"prompts/{before.prompt}.j2 is not what it was then (digest {before.digest[:16]}); put that back first"
             )
         _activate(Activation(before.prompt, before.model, before.digest, role, "gridgov prompt", reason))
+
+
+def _of_activation(activation: Activation) -> tuple[str, str, str]:
+    return activation.prompt, activation.model, activation.digest
 
 
 def _activate(activation: Activation) -> None:

@@ -1,8 +1,10 @@
-"""Where a history comes from: an export, a run of the store, a journal in a file, a grid; nothing is judged here."""
+"""Where a history comes from: an export, a run of the store, a journal or a ledger in a file, a grid."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,6 +17,7 @@ from pyarrow.types import is_dictionary, is_string
 from gridgov.amounts import SCALE_MAX
 from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.export import FORM, Metrics, do, first_line, is_locked, metrics, query, seals
+from gridgov.foreign import journal
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
 from gridgov.replay import chain, fold, replay
@@ -247,6 +250,30 @@ class GridSource(Source):
             yield {**found, "called_at": found.pop("at")}
 
 
+class LedgerSource(Source):
+    """The ledger of somebody else in a CSV file; see `foreign`.
+
+    Attributes:
+        note: what had to be assumed of it; "" where nothing was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, None, {})
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                found = journal(file, str(path))
+        except UnicodeDecodeError:
+            raise BadInput(f"{path}: is not UTF-8; expected a ledger as CSV") from None
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+        self.note = found.note
+        self._records = found.records
+
+    def lines(self) -> Iterator[tuple[str, bytes]]:
+        """Bodies and digests in their order."""
+        return ((record.body, record.digest) for record in self._records)
+
+
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while rows := cursor.fetchmany(_FETCH):
         yield from rows
@@ -263,8 +290,37 @@ def reading(path: Path) -> Iterator[None]:
         raise Damaged(f"{path}: cannot be read, it is damaged or cut off ({first_line(error)})") from None
 
 
+def write_parquet(source: Source, folder: Path) -> int:
+    """Writes the tables of a run as NAME.parquet into a new folder, and returns how many; it appears whole, or never.
+
+    Raises BadInput where the source is no export, or the folder is there already.
+    """
+    if source.connection is None:
+        raise BadInput(f"{source.path}: only a .duckdb export has tables; export `postgres` as .duckdb first")
+    if folder.exists():
+        raise BadInput(f"{folder}: is there already; choose another folder")
+    with reading(source.path):
+        (name,) = do(source.connection, "SELECT current_database()")[0]
+        tables = [table for (table,) in do(source.connection, query("table_names"), {"database": name})]
+    try:
+        part = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        for table in tables:
+            with reading(source.path):
+                sql = query("whole", table=table)
+                rows = source.connection.sql(sql, params={"run": source.run_id})
+                rows.write_parquet(str(part / f"{table}.parquet"))
+        part.chmod(0o755)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return len(tables)
+
+
 def open_source(text: str, runs: Path, database: tuple[str, str] | None = None) -> Source:
-    """Opens a history: an export or a journal by path, or a run of the store by id; `PATH#RUN_ID` where there are many.
+    """Opens a history: a file (export, journal, CSV ledger) or a run of the store by id; `PATH#RUN_ID` where are many.
 
     `postgres` is the grid of `database`, its address and the grid's name. Raises BadInput where there is none, Damaged
     where it is not what it was, Unreachable where the database gives no answer.
@@ -279,8 +335,10 @@ def open_source(text: str, runs: Path, database: tuple[str, str] | None = None) 
         path = _stored(text if run_id is None else str(path), runs)
     if path.suffix == ".jsonl":
         return Source(path, None, {})
+    if path.suffix == ".csv":
+        return LedgerSource(path)
     if path.suffix != ".duckdb":
-        raise BadInput(f"{path}: expected a .duckdb export, a .jsonl journal or the id of a run")
+        raise BadInput(f"{path}: expected a .duckdb export, a .jsonl journal, a .csv ledger or the id of a run")
     return _export(path, run_id)
 
 
@@ -323,7 +381,7 @@ def _stored(text: str, runs: Path) -> Path:
     path = runs / f"{text}.duckdb"
     if path.is_file():
         return path
-    if Path(text).suffix in (".duckdb", ".jsonl") or "/" in text:
+    if Path(text).suffix in (".duckdb", ".jsonl", ".csv") or "/" in text:
         raise BadInput(f"{text}: there is no such file")
     known = sorted(runs.glob("*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
     near = [file for file in known if len(text) >= _START and file.stem.startswith(text)]

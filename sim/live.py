@@ -28,6 +28,7 @@ class Live:
         self._lock = Lock()
         self.calls = 0
         self.cost = Decimal(0)
+        self._unpriced: str | None = None
 
     def __call__(self, request: Request, context: Context) -> Exchange:
         """One exchange. Raises BudgetSpent where the budget is spent: what came so far is recorded."""
@@ -36,10 +37,17 @@ class Live:
                 raise BudgetSpent(self._spent(context, f"{self.calls} calls, as many as --max-calls allows"))
             if self._max_cost is not None and self.cost >= self._max_cost:
                 raise BudgetSpent(self._spent(context, f"{self.cost} spent of --max-cost {self._max_cost}"))
+            if self._max_cost is not None and self._unpriced is not None:
+                words = f"nothing says what {self._unpriced} costs, so --max-cost cannot hold"
+                raise BudgetSpent(
+                    self._spent(context, f"{words}; name its price in GRIDGOV_PRICES, or use --max-calls")
+                )
             self.calls += 1
         exchange = self._ask(request)
         with self._lock:
             self.cost += Decimal(exchange.cost or 0)
+            if exchange.cost is None and exchange.status == 200:
+                self._unpriced = request.model
         return exchange
 
     @staticmethod

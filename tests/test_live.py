@@ -111,6 +111,12 @@ def test_budget_stops_the_run_and_says_how_to_go_on(gridgov, environment, tmp_pa
         }  # fmt: skip
         assert stub.count == 12, "a complete recording is not asked again"
     assert "above 0" in gridgov(*LIVE, "--max-cost", "-1").err
+    with Stub() as stub:
+        environment(stub)
+        unpriced = (*LIVE[:4], "--proposer", "gemini:nosuch", "--record", tmp_path / "y.jsonl", "--max-cost", "1")
+        said = gridgov(*unpriced)
+        assert (said.code, stub.count) == (3, 1)
+        assert "nothing says what nosuch costs" in said.err
     assert not list((tmp_path / "runs").glob("*.tmp*"))
 
 

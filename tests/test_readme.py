@@ -92,8 +92,7 @@ def test_backup_in_the_readme_restores_on_another_server(
     assert gridgov("migrate", "--scenario", ROOT / "scenarios" / "seed.yaml").code == 0
     head = json.loads(gridgov("verify", "postgres", "--json").out)["head"]
     with temporary() as other:
-        settings = {**os.environ, "PATH": f"{postgres}:{os.environ['PATH']}"}
-        settings |= {"OLD": database, "NEW": other.url, "HEAD": f"{head['seq']}:{head['digest']}"}
+        settings = {**os.environ, "OLD": database, "NEW": other.url, "HEAD": f"{head['seq']}:{head['digest']}"}
         done = subprocess.run(
             f"set -e\n{block('backup')}",
             shell=True,

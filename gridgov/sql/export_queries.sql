@@ -111,6 +111,9 @@ INSERT INTO x.{table} BY NAME SELECT * FROM {database}.{table} WHERE list_contai
 -- name: load_failed
 INSERT INTO x.runs BY NAME SELECT * FROM batch
 
+-- name: whole
+SELECT * FROM {table} WHERE run_id = $run ORDER BY rowid
+
 -- name: many_runs
 SELECT any_value(scenario) AS scenario, count(*) AS runs, count(*) FILTER (status = 'failed') AS failed FROM runs
 
