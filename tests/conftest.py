@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 for _name in [name for name in os.environ if name.startswith("GRIDGOV_") or name == "GEMINI_API_KEY"]:
     del os.environ[_name]
 os.environ["GRIDGOV_HOME"] = "/nonexistent/gridgov"  # a test that starts a Postgres of our own says where
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and every process started from here would be deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class NetworkRefused(RuntimeError):

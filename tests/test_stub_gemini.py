@@ -59,7 +59,10 @@ def program(*options):
             yield line.partition("GRIDGOV_GEMINI_BASE_URL=")[2].partition(",")[0]
         finally:
             running.send_signal(signal.SIGINT)
-            assert running.wait(10) == 0
+            try:
+                assert running.wait(60) == 0
+            finally:
+                running.kill()
 
 
 # --- sensible answers -------------------------------------------------------------------------------------------------
