@@ -57,7 +57,8 @@ class Client:
 
     def ask(self, method, path, body=None, *, key=None, once=None, headers=None, content=None, **query):
         """The response; with `once` as the Idempotency-Key, and `key` instead of the client's own (False: none)."""
-        sent = {"Authorization": f"Bearer {KEYS[key or self.key]}"} if key is not False else {}
+        nobody = f"gridgov_{'0' * 16}_{'x' * 43}"  # where no grid was made yet, as before the first test that needs one
+        sent = {"Authorization": f"Bearer {KEYS.get(key or self.key, nobody)}"} if key is not False else {}
         if once is not None:
             sent["Idempotency-Key"] = once
         return self.http.request(
