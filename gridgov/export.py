@@ -47,7 +47,7 @@ from gridgov.model import (
 from gridgov.replay import Columns, balances_every, columns
 from gridgov.wire import microseconds
 
-FORM = 1
+FORM = 2
 """Version of the form of an export; a reader refuses one that it does not know."""
 
 Ints = NDArray[np.int64]
@@ -109,6 +109,7 @@ class Run:
         prices: by resource, the price of each epoch 1.. in millionths of the currency for one unit. Shape (epochs,).
         horizon: epochs that were planned.
         baselines: by resource, (served by none, bound, note), minor units; None where it is not known.
+        alone: by resource, what each actor that needs it is served where nobody proposes anything, minor units.
         interactions: plain values with the keys epoch, proposer, n, proposal_id, origin, request_key, model_asked,
             model_answered, status, finish_reason, prompt, prompt_digest, tokens_in, tokens_out, tokens_thought, cost,
             latency_ms, attempts, at (text as `wire.timestamp` writes it), line, digest; what is absent or None is NULL.
@@ -133,6 +134,7 @@ class Run:
     prices: Mapping[str, Ints] = field(default_factory=dict)
     commons: Commons | None = None
     baselines: Mapping[str, tuple[int | None, int | None, str]] = field(default_factory=dict)
+    alone: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     interactions: Sequence[Mapping[str, Any]] = ()
     recorded: int = 0
     synthetic: int = 0
@@ -722,6 +724,12 @@ def _given(run: Run, names: Names) -> Iterator[Slice]:
             for key, values in (("none_served", none), ("bound_served", bound))
         }
         yield "baselines", pa.table({"resource": _texts(run.baselines), **served, "note": _texts(notes)})
+    for resource, served_alone in run.alone.items():
+        if served_alone:
+            who, amounts = zip(*served_alone, strict=True)
+            minor, factor = as_ints(amounts), 10 ** (SCALE_MAX - names.scales[resource].scale)
+            texts = _coded(np.zeros(len(who), np.int32), [resource])
+            yield "alone", pa.table({"actor": _texts(who), "resource": texts, "served": decimals(minor, factor)})
     for start in range(0, len(run.interactions), _LINES):
         yield "interactions", _interactions(run.interactions[start : start + _LINES])
     for name, content in run.files.items():
@@ -753,6 +761,7 @@ SEALED: dict[str, tuple[str, ...]] = {
     "resources": ("priced",),
     "prices": ("epoch", "resource", "price"),
     "baselines": ("resource", "none_served", "bound_served", "note"),
+    "alone": ("actor", "resource", "served"),
     "interactions": (*INTERACTION, "cost", "called_at"),
     "files": ("name", "size", "digest", "content"),
 }  # fmt: skip

@@ -422,7 +422,7 @@ def _info(path: Path, connection: duckdb.DuckDBPyConnection, run_id: str | None)
     if info.get("form") != FORM:
         raise BadInput(
             f"{path}: was written in form {info.get('form')} by gridgov {info.get('version')}, and this version reads "
-            f"form {FORM}; read it with the version that wrote it"
+            f"form {FORM}; move it away and run it again, or read it with the version that wrote it"
         )
     return info
 

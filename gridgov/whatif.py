@@ -262,12 +262,12 @@ def commons_of(source: Source, resources: Mapping[str, Resource]) -> Commons | N
 
 
 def compared(was: Mapping[str, Any], would_be: Mapping[str, Any]) -> list[Measure]:
-    """The metrics of two exports that differ; regret has no bound under other terms, and is left out."""
+    """The metrics of two exports that differ; those beside a baseline have none under other terms, and are left out."""
     sides = []
     for metrics in (was, would_be):
         flat: dict[tuple[str, str | None], Any] = {}
         for name, value in metrics.items():
-            if name != "regret":
+            if name not in ("regret", "worse_off"):
                 flat |= (
                     {(name, key): own for key, own in value.items()}
                     if isinstance(value, Mapping)

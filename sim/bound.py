@@ -19,11 +19,15 @@ LINEAR, MIXED = 20_000, 600
 
 
 class Baseline(NamedTuple):
-    """Served demand of one resource in minor units: without any proposal, and at best; None with the reason why not."""
+    """Served demand of one resource in minor units: without any proposal, and at best; None with the reason why not.
+
+    `alone` is that of each actor that needs it, without any proposal.
+    """
 
     none: int | None
     bound: int | None
     note: str
+    alone: tuple[tuple[str, int], ...] = ()
 
 
 def demanded(world: World) -> list[str]:
@@ -44,16 +48,18 @@ def _baseline(world: World, resource: str, at_any_cost: bool) -> Baseline:
     if any(series.flow.resource == resource for series in world.of("grow")):
         return Baseline(None, None, f"{resource} grows with its balance, which is not linear")
     problem = problem_of(world, resource)
-    alone = int(optimal.forward(problem, np.zeros_like(problem.demanded), np.zeros_like(problem.demanded)).sum())
+    served = optimal.forward(problem, np.zeros_like(problem.demanded), np.zeros_like(problem.demanded))
+    none, each, needed = int(served.sum()), served.sum(axis=0).tolist(), problem.demanded.any(axis=0).tolist()
+    alone = tuple((world.scenario.actors[i].id, own) for i, own in enumerate(each) if needed[i])
     reason = nonlinear(world, resource)
     if reason is None and not at_any_cost and optimal.size(problem) > (MIXED if problem.minimum.any() else LINEAR):
         reason = f"its programme of {optimal.size(problem):,} actors x epochs takes a while; --bound solves it"
     if reason is not None:
-        return Baseline(alone, None, reason)
+        return Baseline(none, None, reason, alone)
     try:
-        return Baseline(alone, optimal.solve(problem).served_total, "")
+        return Baseline(none, optimal.solve(problem).served_total, "", alone)
     except optimal.Unsolvable as error:
-        return Baseline(alone, None, str(error))
+        return Baseline(none, None, str(error), alone)
 
 
 def nonlinear(world: World, resource: str) -> str | None:

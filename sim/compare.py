@@ -3,6 +3,8 @@
 Two runs are a pair where everything but what is compared is the same: the scenario's content, its data, every other
 setting, the seed. Pairs of one scenario and seed under several settings share their draws, so they are averaged first:
 what is counted, and resampled, are scenarios x seeds. Where no seed of a scenario changes anything, it counts once.
+Other stretches of the data (`--set first_row=0,672,...`) are other draws of the world, as long as they don't overlap:
+each is counted as a scenario of its own, and those that overlap as one.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ HEADLINE = (
 """What is compared where nobody says: few, because each one more makes all of them harder to show."""
 
 HIGHER, LOWER, NOT_DECISIVE = "higher", "lower", "not decisive"
+
+FIRST_ROW = "first_row"
+"""The key that chooses a stretch of the data."""
 
 AS_WRITTEN = "as written"
 """The side of runs that do not set the key that is compared."""
@@ -84,6 +89,12 @@ class Run(NamedTuple):
     def source(self) -> str:
         """What tells one scenario from another, whatever is set in it."""
         return next((digest for name, digest in self.files if name.startswith("scenario:")), self.scenario)
+
+    @property
+    def first_row(self) -> int | None:
+        """The row of the data that it was told to begin with; None where the scenario says."""
+        found = self.settings.get(FIRST_ROW)
+        return None if found is None else int(found)
 
 
 class Read(NamedTuple):
@@ -148,7 +159,7 @@ def _runs(given: str, path: Path, only: str | None) -> tuple[list[Run], int]:
 
 
 class Sided(NamedTuple):
-    """A run with the side it is on, what it is paired by, and the scenario and seed that are drawn."""
+    """A run with the side it is on, what it is paired by, and the scenario (of its stretch of data) and seed drawn."""
 
     run: Run
     side: str
@@ -170,6 +181,7 @@ def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
         raise BadInput(f"--by {by}: no run sets it; there are proposers, source{''.join(f', {key}' for key in there)}")
     labels = _labels(runs)
     mixed = len({(run.given, run.proposers) for run in runs}) > len({run.given for run in runs})
+    stretch = {} if by == FIRST_ROW else _stretches(runs)
     found = {}
     for run in runs:
         if by == "proposers":
@@ -179,8 +191,23 @@ def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
             content = canonical({"genesis": run.genesis, "proposers": run.proposers if mixed else None})
         else:
             side, content = run.settings.get(by, AS_WRITTEN), _without(run, by)
-        found[side, run.run_id] = Sided(run, side, sha256(content.encode()).hexdigest(), (run.source, run.seed))
+        drawn = f"{run.source}/{stretch.get((run.source, run.first_row), 0)}"
+        found[side, run.run_id] = Sided(run, side, sha256(content.encode()).hexdigest(), (drawn, run.seed))
     return by, list(found.values())
+
+
+def _stretches(runs: Sequence[Run]) -> dict[tuple[str, int | None], int]:
+    """By scenario and first row, the number of the stretch of data; those that overlap are one."""
+    found: dict[tuple[str, int | None], int] = {}
+    for source in {run.source for run in runs}:
+        own = [run for run in runs if run.source == source]
+        longest = max(run.horizon for run in own)
+        end, number = 0, 0
+        for first in sorted({run.first_row for run in own if run.first_row is not None}):
+            number += first >= end
+            end = first + longest
+            found[source, first] = number
+    return found
 
 
 def _told(runs: Sequence[Run]) -> str:

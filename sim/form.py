@@ -34,7 +34,7 @@ COMMONS_POLICIES = ("take", "take_max", "sustainable")
 RESOURCE_METRICS = (
     *("gini", "jain", "self_sufficiency", "self_consumption", "unmet", "import_cost", "served_share_min"),
     *("loss_of_load_probability", "loss_of_load_probability_max", "served", "demanded", "produced", "spilled"),
-    *("grown", "transferred"),
+    *("grown", "transferred", "worse_off"),
 )
 """The metrics that are one figure for each resource."""
 
@@ -132,6 +132,7 @@ _REFERENCE = _matching(_REF, f"the id of an actor, or a template such as home-{{
 
 Seed = Annotated[int, _whole(0, 2**53 - 1)]
 Epoch = Annotated[int, _whole(1, EPOCHS_MAX)]
+Row = Annotated[int, _whole(0, EPOCHS_MAX)]
 Number = Annotated[int | Decimal, _number()]
 Amount = Annotated[int | Decimal, _number(0)]
 Text = Annotated[str, _As(_read_text, {"type": "string", "pattern": "\\S"})]
@@ -447,6 +448,7 @@ class ScenarioForm(_Form):
     epochs: Epoch = Field(description="How many epochs there are; they are numbered from 1")
     start: Text = Field(description="When epoch 1 begins, in quotes, such as 2016-07-31T23:00:00Z")
     epoch_length: Length = Field(description="How long an epoch is, such as 30s, 15m, 1h, 1d or 1w")
+    first_row: Row = Field(0, description="The row of every profile, counted from 0, that epoch 1 reads")
     resources: dict[Name, ResourceForm] = Field(
         min_length=1,
         description="What is shared, in the order in which people and proposers see it",

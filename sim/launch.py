@@ -281,6 +281,7 @@ def exported(
         prices=result.world.prices,
         commons=commons,
         baselines={resource: (baseline.none, baseline.bound, baseline.note) for resource, baseline in known.items()},
+        alone={resource: baseline.alone for resource, baseline in known.items()},
         interactions=tape.rows(),
         recorded=tape.counts()["recorded"],
         synthetic=tape.counts()["synthetic"],

@@ -222,6 +222,7 @@ class _Expansion:
             epochs=form.epochs,
             start_at=start,
             length=form.epoch_length,
+            first_row=form.first_row,
             resources=tuple(self.resources.values()),
             actors=tuple(self.members.values()),
             opening=opening,

@@ -2,7 +2,7 @@
 
 What a file is, its first bytes say. A CSV cell is read as the decimal that it spells, never as a float; a float in
 Parquet is read as the shortest decimal that means it (0.22 is 0.22), so both forms of a table give the same amounts.
-Row i (from 0) belongs to epoch i + 1; a file may be longer than the horizon, and what lies beyond it is not read.
+Row `first + i` (from 0) belongs to epoch i + 1; what lies before and beyond is not used.
 """
 
 from __future__ import annotations
@@ -73,11 +73,15 @@ def ratio(unit: str, into: str) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Exact numbers, one for each epoch: `numbers[i]` is `whole[i] / 10**decimals`; `whole` is int64 or Python ints."""
+    """Exact numbers, one for each epoch: `numbers[i]` is `whole[i] / 10**decimals`; `whole` is int64 or Python ints.
+
+    The first of them stood in row `first` of its file.
+    """
 
     where: str
     whole: NDArray[Any]
     decimals: int
+    first: int = 0
 
     def minor(self, per_unit: Fraction, *, rounded: bool = False, signed: bool = False) -> Ints:
         """Minor units, shape (epochs,).
@@ -111,7 +115,7 @@ class Column:
         if rows.size:
             row = int(rows[0])
             number = plain(int(self.whole[row]), self.decimals)
-            raise BadInput(f"{_at(self.where, row)}: found {number}; expected {expected}")
+            raise BadInput(f"{_at(self.where, row, self.first)}: found {number}; expected {expected}")
 
     @staticmethod
     def _step(per_unit: Fraction) -> str:
@@ -122,37 +126,38 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of one file as they were read: CSV cells are text, Parquet's are arrays; `rows` is what was asked for."""
+    """Columns of one file as they were read, from row `first` on: CSV cells are text, Parquet's are arrays."""
 
     path: Path
     cells: dict[str, Sequence[str] | Ints]
     lines: bool
+    first: int = 0
 
     def column(self, name: str) -> Column:
         """One column as exact numbers. Raises BadInput with the row of a cell that is none."""
         where = f"{self.path}{':{line}' if self.lines else ''}: column {name}, epoch {{epoch}}"
         cells = self.cells[name]
         if isinstance(cells, np.ndarray):
-            return Column(where, cells, 0)
+            return Column(where, cells, 0, self.first)
         text = "\n".join(cells)
         if text.count("\n") == len(cells) - 1 and _WHOLE.fullmatch(text):
-            return Column(where, np.array(list(map(int, cells)), np.int64), 0)
-        return _decimals(where, cells)
+            return Column(where, np.array(list(map(int, cells)), np.int64), 0, self.first)
+        return _decimals(where, cells, self.first)
 
 
-def _at(where: str, row: int) -> str:
-    """The place of a row, counted from 0; line 1 of a CSV file is its header."""
-    return where.replace("{line}", str(row + 2)).replace("{epoch}", str(row + 1))
+def _at(where: str, row: int, first: int) -> str:
+    """The place of a row, counted from 0 at row `first` of the file; line 1 of a CSV file is its header."""
+    return where.replace("{line}", str(first + row + 2)).replace("{epoch}", str(row + 1))
 
 
-def _decimals(where: str, cells: Sequence[str]) -> Column:
+def _decimals(where: str, cells: Sequence[str], first: int) -> Column:
     """Cells that are not all whole numbers, brought to as many decimals as the longest has."""
     numbers: list[tuple[str, int]] = []
     for row, cell in enumerate(cells):
         match = _NUMBER.fullmatch(cell)
         if match is None:
             found = "an empty cell" if not cell.strip() else repr(cell[:40])
-            raise BadInput(f"{_at(where, row)}: found {found}; expected a number")
+            raise BadInput(f"{_at(where, row, first)}: found {found}; expected a number")
         head, point, tail = cell.partition(".")
         if "e" in cell or "E" in cell:
             value = Decimal(cell)
@@ -164,10 +169,10 @@ def _decimals(where: str, cells: Sequence[str]) -> Column:
     decimals = max(places for _, places in numbers)
     if decimals > _DECIMALS_MAX:
         row = next(row for row, (_, places) in enumerate(numbers) if places == decimals)
-        raise BadInput(f"{_at(where, row)}: found {decimals} decimals; expected at most {_DECIMALS_MAX}")
+        raise BadInput(f"{_at(where, row, first)}: found {decimals} decimals; expected at most {_DECIMALS_MAX}")
     wholes = [int(digits + "0" * (decimals - places)) for digits, places in numbers]
     small = all(-LIMIT < whole < LIMIT for whole in wholes)
-    return Column(where, np.array(wholes, np.int64 if small else object), decimals)
+    return Column(where, np.array(wholes, np.int64 if small else object), decimals, first)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -185,8 +190,8 @@ def header(path: Path) -> tuple[str, ...]:
         raise _unreadable(path, error) from None
 
 
-def read(path: Path, columns: Collection[str], epochs: int) -> Table:
-    """The first `epochs` rows of these columns, read in one pass over the file.
+def read(path: Path, columns: Collection[str], epochs: int, first: int = 0) -> Table:
+    """`epochs` rows of these columns from row `first` on (counted from 0), read in one pass over the file.
 
     Raises:
         BadInput: Where the file cannot be read, has no such column, is ragged, or is shorter than the horizon.
@@ -194,9 +199,9 @@ def read(path: Path, columns: Collection[str], epochs: int) -> Table:
     try:
         with path.open("rb") as file:
             if file.read(4) == _PARQUET:
-                return _read_parquet(path, columns, epochs)
+                return _read_parquet(path, columns, epochs, first)
             with _text(file) as text:
-                return _read_csv(path, text, columns, epochs)
+                return _read_csv(path, text, columns, epochs, first)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, error) from None
 
@@ -236,27 +241,31 @@ def _csv_header(path: Path, reader: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_csv(path: Path, text: io.TextIOWrapper, columns: Collection[str], epochs: int) -> Table:
+def _read_csv(path: Path, text: io.TextIOWrapper, columns: Collection[str], epochs: int, first: int) -> Table:
     reader = csv.reader(text, skipinitialspace=True)
     names = _csv_header(path, reader)
     for column in columns:
         require(path, column, names)
+    before = sum(1 for _ in islice(reader, first))
     rows = list(islice(reader, epochs))
-    lines = reader.line_num == len(rows) + 1
+    lines = reader.line_num == before + len(rows) + 1
     while rows and not rows[-1]:
         rows.pop()
     if set(map(len, rows)) - {len(names)}:
         row = next(row for row, cells in enumerate(rows) if len(cells) != len(names))
         where = f"{path}{':{line}' if lines else ''}: epoch {{epoch}}"
-        raise BadInput(f"{_at(where, row)}: found {len(rows[row])} cells; expected {len(names)}, as in the header")
-    _long_enough(path, len(rows), epochs)
+        raise BadInput(
+            f"{_at(where, row, first)}: found {len(rows[row])} cells; expected {len(names)}, as in the header"
+        )
+    _long_enough(path, before + len(rows), epochs, first)
     by_column = list(zip(*rows, strict=True))
-    return Table(path, {column: by_column[names.index(column)] for column in columns}, lines)
+    return Table(path, {column: by_column[names.index(column)] for column in columns}, lines, first)
 
 
-def _long_enough(path: Path, rows: int, epochs: int) -> None:
-    if rows < epochs:
-        raise BadInput(f"{path}: found {rows:,} rows; expected {epochs:,}, one for each epoch")
+def _long_enough(path: Path, rows: int, epochs: int, first: int) -> None:
+    if rows < first + epochs:
+        after = f", after the {first:,} before first_row" if first else ""
+        raise BadInput(f"{path}: found {rows:,} rows; expected {first + epochs:,}, one for each epoch{after}")
 
 
 def _parquet(path: Path) -> Any:
@@ -269,18 +278,18 @@ def _parquet(path: Path) -> Any:
         raise BadInput(f"{path}: found a damaged or truncated Parquet file; expected a whole one") from None
 
 
-def _read_parquet(path: Path, columns: Collection[str], epochs: int) -> Table:
+def _read_parquet(path: Path, columns: Collection[str], epochs: int, first: int) -> Table:
     import pyarrow as pa
 
     file = _parquet(path)
     for column in columns:
         require(path, column, list(file.schema_arrow.names))
-    _long_enough(path, file.metadata.num_rows, epochs)
+    _long_enough(path, file.metadata.num_rows, epochs, first)
     try:
-        table = file.read(columns=sorted(columns)).slice(0, epochs)
+        table = file.read(columns=sorted(columns)).slice(first, epochs)
     except (pa.ArrowException, OSError):
         raise BadInput(f"{path}: found a damaged or truncated Parquet file; expected a whole one") from None
-    return Table(path, {column: _parquet_cells(path, column, table.column(column)) for column in columns}, False)
+    return Table(path, {column: _parquet_cells(path, column, table.column(column)) for column in columns}, False, first)
 
 
 def _parquet_cells(path: Path, name: str, values: Any) -> Sequence[str] | Ints:

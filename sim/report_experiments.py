@@ -135,8 +135,8 @@ def compared_notes(found: Comparison) -> list[str]:
     if found.against is None:
         notes.append("There is one side, and nothing to compare it with: these are its means.")
     notes.append(
-        f"n counts scenarios x seeds; below {PAIRS_MIN} there is no interval. Intervals: BCa bootstrap over n. p: "
-        f"paired permutation test, corrected by Holm over all tests. Decisive: the interval leaves out 0, and p is "
+        f"n counts scenarios x seeds (and stretches of data); below {PAIRS_MIN} there is no interval. Intervals: BCa "
+        f"bootstrap over n. p: paired permutation test, corrected by Holm over all tests. Decisive: the interval leaves out 0, and p is "
         f"below {1 - LEVEL:.2f}. Could have shown: the difference that so many would have found with a chance of 80 %."
     )
     if any(row.pairs > row.n > 1 for row in found.rows):

@@ -156,6 +156,7 @@ class Scenario:
     epochs: int
     start_at: int
     length: int
+    first_row: int
     resources: tuple[Resource, ...]
     actors: tuple[Member, ...]
     opening: tuple[tuple[str, str, int], ...]
@@ -203,7 +204,8 @@ class Scenario:
         def series(profile: Profile, signed: bool) -> tuple[Ints, ...]:
             try:
                 if profile.path not in tables:
-                    tables[profile.path] = profiles.read(profile.path, columns[profile.path], self.epochs)
+                    wanted = columns[profile.path]
+                    tables[profile.path] = profiles.read(profile.path, wanted, self.epochs, self.first_row)
                 table = tables[profile.path]
                 return tuple(
                     table.column(column).minor(profile.per_unit, rounded=profile.rounded, signed=signed)
@@ -268,6 +270,7 @@ class Scenario:
             "epochs": self.epochs,
             "start": self.start_at,
             "epoch_length": self.length,
+            **({"first_row": self.first_row} if self.first_row else {}),
             "resources": [resource._asdict() for resource in self.resources],
             "actors": [{"id": actor.id, "type": actor.type} for actor in self.actors],
             "opening": [list(line) for line in self.opening],

@@ -87,6 +87,19 @@ def test_optimal_is_refused_with_the_reason_where_there_is_no_linear_programme(
     assert found.none is not None and found.bound is None and reason in found.note
 
 
+def test_alone_is_what_a_run_without_proposals_serves_each() -> None:
+    for seed in range(40):
+        text = linear_world(seed)
+        world = World(loads(text, f"linear-{seed}.yaml", lambda file: SCENARIOS / file))
+        found = baselines(world)["energy"]
+        consumed: dict[str, int] = {}
+        for entry in play_text(text).engine.ledger.entries():
+            if entry.kind == "consume":
+                consumed[entry.actor_from] = consumed.get(entry.actor_from, 0) + entry.amount
+        assert {actor: own for actor, own in found.alone if own} == consumed
+        assert sum(own for _, own in found.alone) == found.none
+
+
 def test_optimal_plans_nothing_where_nobody_consumes_anything() -> None:
     world = World(load(SCENARIOS / "seed.yaml"))
     assert baselines(world) == {} and plan(world) == {}

@@ -142,6 +142,41 @@ def test_settings_of_one_seed_are_no_more_evidence_than_one():
     assert (row.pairs, row.n, row.interval) == (12, 3, None)
 
 
+def weeks(firsts, seeds=1, horizon=10):
+    """Runs of two sides on stretches of data; on each, b has a little more, as much as the stretch says."""
+    return [
+        run(
+            side, seed, first + (side == "b") * (1 + first / 100), overrides=(f"first_row={first}",),
+            genesis=f"{seed}/{first}", horizon=horizon,
+        )
+        for side in "ab"
+        for seed in range(seeds)
+        for first in firsts
+    ]  # fmt: skip
+
+
+def test_stretches_of_data_count_as_draws():
+    [row] = compare(Read(weeks(range(0, 80, 10)), 0)).rows
+    assert (row.pairs, row.n, row.result) == (8, 8, HIGHER)
+
+
+def test_seeds_that_change_nothing_count_once_on_each_stretch():
+    [row] = compare(Read(weeks(range(0, 80, 10), seeds=5), 0)).rows
+    assert (row.pairs, row.n) == (40, 8)
+    assert row.note == "a scenario that no seed changes counts once"
+
+
+def test_stretches_that_overlap_are_one():
+    [row] = compare(Read(weeks([0, 5, 12, 30, 41], horizon=10), 0)).rows
+    assert (row.pairs, row.n) == (5, 3)  # 0 to 21 is one piece
+
+
+def test_stretches_can_be_what_is_compared():
+    runs = [one._replace(proposers=weeks([0])[0].proposers) for one in weeks([0, 20], seeds=7)]
+    found = compare(Read([one for one in runs if one.run_id.startswith("a")], 0), by="first_row")
+    assert [row.side for row in found.rows] == ["20"] and found.rows[0].pairs == 7
+
+
 def test_holm_takes_back_what_one_of_many_metrics_shows():
     def runs(side, seed, shift):
         metrics = {(name, None): float(noise(6, i)[seed]) for i, name in enumerate(("gain", "equality", "over_usage"))}

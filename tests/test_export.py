@@ -295,6 +295,8 @@ def test_keeps_what_was_put_in(played, connection):
     assert len(prices) == 4
     found = rows(connection, "SELECT resource, none_served, bound_served, note FROM baselines ORDER BY resource")
     assert found == [("energy", Decimal(100), None, "too large"), ("water", Decimal(0), Decimal(35), "")]
+    found = rows(connection, "SELECT actor, resource, served FROM alone ORDER BY actor")
+    assert found == [("actor-1", "energy", Decimal(60)), ("actor-2", "energy", Decimal(0))]
     found = rows(connection, "SELECT status, cost, epoch_us(called_at), latency_ms, line FROM interactions")
     one, other = run.interactions
     assert found[0] == ("200", Decimal("0.0000125"), worlds.START + 1_500_000, 812.0, one["line"])
@@ -302,7 +304,7 @@ def test_keeps_what_was_put_in(played, connection):
     [row] = rows(connection, "SELECT scenario, seed, overrides, proposers, status, error, head_digest, form FROM runs")
     assert row[:2] == ("by-hand", 1)
     assert (json.loads(row[2]), json.loads(row[3])) == (run.overrides, run.proposers)
-    assert row[4:] == ("complete", "none to speak of", run.head_digest, 1)
+    assert row[4:] == ("complete", "none to speak of", run.head_digest, 2)
     found = rows(connection, "SELECT commons_actor, commons_resource, collapse_below FROM runs")
     assert found == [("actor-1", "energy", Decimal(5))]
 

@@ -17,6 +17,7 @@ from tests import worlds
 BY_RESOURCE = {
     "produced", "grown", "demanded", "served", "unmet", "spilled", "transferred", "import_cost", "self_sufficiency",
     "self_consumption", "served_share_min", "loss_of_load_probability_max", "gini", "jain", "regret",
+    "worse_off",
 }  # fmt: skip
 BY_RUN = {"acceptance_rate", "survival_time", "survival_rate", "gain", "efficiency", "equality", "over_usage"}
 
@@ -43,7 +44,11 @@ def homes(tmp_path_factory):
     Hour 1: home-1 2 - 1 = 1, serves 0.7, keeps 0.3, of which 0.1 is spilled above 0.2; home-2 1.25 of 1.5.
     Hour 2: home-1 0.2 + 0.1 = 0.3 of 0.7; home-2 nothing of 1.3.
     """
-    run = worlds.homes().run(prices={"energy": np.array([200_000, 310_000])}, baselines={"energy": (1_950, 2_350, "")})
+    run = worlds.homes().run(
+        prices={"energy": np.array([200_000, 310_000])},
+        baselines={"energy": (1_950, 2_350, "")},
+        alone={"energy": (("home-1", 1_700), ("home-2", 250))},
+    )
     return exported(run, tmp_path_factory.mktemp("homes"))
 
 
@@ -62,6 +67,7 @@ def test_homes_are_served_what_there_was(homes):
     assert energy["loss_of_load_probability_max"] == 1.0
     assert energy["import_cost"] == 0.577  # 0.25 x 0.2 + 1.7 x 0.31
     assert energy["regret"] == 0.25  # (2.35 - 2.25) / (2.35 - 1.95)
+    assert energy["worse_off"] == 0.7  # home-1 would have 1.7, and has 1.0; what home-2 gained does not make up for it
     assert energy["gini"] is energy["jain"] is None
     assert found["acceptance_rate"] == 0.5  # one of two; that nothing was proposed once counts apart
 
@@ -72,7 +78,7 @@ def test_credits_that_nobody_needs_have_no_ratios(homes):
     assert credits["gini"] == 0
     assert credits["jain"] == 1
     assert credits["demanded"] == credits["served"] == credits["transferred"] == 0
-    for name in ("import_cost", "self_sufficiency", "self_consumption", "served_share_min", "regret"):
+    for name in ("import_cost", "self_sufficiency", "self_consumption", "served_share_min", "regret", "worse_off"):
         assert credits[name] is None
     assert credits["loss_of_load_probability_max"] is None
     assert [found[name] for name in sorted(BY_RUN - {"acceptance_rate"})] == [None] * 6
@@ -85,6 +91,7 @@ def test_homes_one_by_one(homes):
         "1.400000", "1.000000", "0.400000", "1.000000", "0.000000", "0.000000",
     ]  # fmt: skip
     assert (one["served_share"], one["loss_of_load_probability"]) == (1 / 1.4, 0.5)
+    assert (str(one["served_alone"]), str(two["served_alone"])) == ("1.700000", "0.250000")
     assert (two["served_share"], two["loss_of_load_probability"]) == (1.25 / 2.8, 1.0)
     assert [str(row["import_cost"]) for row in (one, two)] == ["0.124000000000", "0.453000000000"]
     assert one["gain"] is two["gain"] is None
@@ -220,6 +227,9 @@ def plain(run):
         found["regret"][name] = None
         if none is not None and bound is not None and none != bound:
             found["regret"][name] = 1 - (served - one * none) / (one * (bound - none))
+        alone = dict(run.alone.get(name, ()))
+        short = [max(0, one * had - total("consume", "applied", actor=actor)) for actor, had in alone.items()]
+        found["worse_off"][name] = sum(short) if alone else None
     return {**found, **of_run(run, unit, epochs, flows)}
 
 

@@ -229,6 +229,23 @@ def test_refuses_a_file_that_is_not_there(csv_file):
     assert refusal(read, csv_file, ["a"], 1) == refusal(header, csv_file) == message
 
 
+def test_reads_from_a_row_on_and_names_its_line(csv_file):
+    csv_file.write_text("a\n0\n10\n20\n?\n40\n")
+    assert read(csv_file, ["a"], 2, 1).column("a").minor(Fraction(1)).tolist() == [10, 20]
+    message = "data.csv:5: column a, epoch 2: found '?'; expected a number"
+    assert refusal(read(csv_file, ["a"], 2, 2).column, "a") == message
+    message = "data.csv: found 5 rows; expected 6, one for each epoch, after the 3 before first_row"
+    assert refusal(read, csv_file, ["a"], 3, 3) == message
+    path = csv_file.with_suffix(".parquet")
+    parquet.write_table(pa.table({"a": [0, 10, 20, 30]}), path)
+    assert read(path, ["a"], 2, 2).column("a").minor(Fraction(1)).tolist() == [20, 30]
+    assert "expected 5" in refusal(read, path, ["a"], 2, 3)
+    parquet.write_table(pa.table({"a": [0.5, 1.5, -2.0]}), path)
+    found = read(path, ["a"], 2, 1).column("a")
+    message = "data.parquet: column a, epoch 2: found -2; expected a number from 0"
+    assert refusal(lambda: found.minor(Fraction(10))) == message
+
+
 def test_a_place_has_no_line_where_cells_span_lines(csv_file):
     csv_file.write_text('note,x\n"two\nlines",1\nplain,?\n')
     table = read(csv_file, ["x"], 2)

@@ -852,6 +852,14 @@ def test_reads_profiles_and_prices_to_the_horizon(folder):
     assert constant.price_series()["energy"].tolist() == [-50_000] * 3
 
 
+def test_first_row_moves_all_profiles_and_is_part_of_what_determines_the_run(folder):
+    later = loaded(folder, BASE, "first_row=2", epochs=3)
+    assert later.flow_series("pv")[0].tolist() == [14, 21, 28]
+    assert later.price_series()["energy"].tolist() == [220_000, 230_000, 240_000]
+    assert later.resolved() == {**loaded(folder, epochs=3).resolved(), "first_row": 2}
+    assert loaded(folder, BASE, "first_row=0", epochs=3).resolved() == loaded(folder, epochs=3).resolved()
+
+
 def test_a_profile_column_may_be_shared_and_actors_may_be_some_of_a_template(folder):
     (profile,) = (flow.profile for flow in loaded(folder, BASE, "flows.pv.actors=[home-2]").flows[:1])
     assert profile.columns == ("pv_2_wh",)

@@ -62,8 +62,8 @@ OTHER = {
     "DOUBLE": lambda value: (value or 0) + 0.25,
 }
 TABLES = (
-    "actors", "balances", "baselines", "epochs", "files", "flows", "interactions", "journal", "ledger", "prices",
-    "proposals", "resources", "runs", "seals", "transfers",
+    "actors", "alone", "balances", "baselines", "epochs", "files", "flows", "interactions", "journal", "ledger",
+    "prices", "proposals", "resources", "runs", "seals", "transfers",
 )  # fmt: skip
 
 

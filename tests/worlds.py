@@ -235,6 +235,7 @@ def everything():
         "shadows": shadows,
         "prices": {"energy": np.array([200_000, 300_001, 250_000, 0])},
         "baselines": {"energy": (100, None, "too large"), "water": (0, 35, "")},
+        "alone": {"energy": (("actor-1", 60), ("actor-2", 0)), "water": ()},
         "commons": Commons("actor-1", "energy", 5, ("actor-2",)),
         "interactions": [interaction(approved), interaction(expired) | {"cost": None, "at": None}],
         "recorded": 1,

@@ -226,6 +226,13 @@ COMMENT ON COLUMN baselines.none_served IS 'Demand served where nobody proposes 
 COMMENT ON COLUMN baselines.bound_served IS 'Most demand that perfect foresight could serve, in units; NULL where that is not known';
 COMMENT ON COLUMN baselines.note IS 'How the bound was found, or why there is none';
 
+CREATE TABLE alone (run_id VARCHAR, actor VARCHAR, resource VARCHAR, served DECIMAL(38, 6));
+COMMENT ON TABLE alone IS 'One row for each actor that needs a resource: how much of it is served where nobody proposes anything';
+COMMENT ON COLUMN alone.run_id IS 'The run';
+COMMENT ON COLUMN alone.actor IS 'Key of the actor';
+COMMENT ON COLUMN alone.resource IS 'The resource';
+COMMENT ON COLUMN alone.served IS 'Demand served where nobody proposes anything, in units';
+
 CREATE TABLE files (run_id VARCHAR, name VARCHAR, size BIGINT, digest VARCHAR, content BLOB);
 COMMENT ON TABLE files IS 'One row for each file that the run was made from; enough to run it again';
 COMMENT ON COLUMN files.run_id IS 'The run';

@@ -173,11 +173,13 @@ SELECT
     coalesce(c.received, 0) AS received,
     CASE WHEN r.priced THEN coalesce(c.import_cost, 0) END AS import_cost,
     CASE WHEN a.harvester AND r.resource = runs.commons_resource THEN coalesce(c.gain, 0) END AS gain,
-    b.amount AS balance
+    b.amount AS balance,
+    alone.served AS served_alone
 FROM actors AS a
 JOIN runs ON runs.run_id = a.run_id
 JOIN resources AS r ON r.run_id = a.run_id
 LEFT JOIN came AS c ON c.run_id = a.run_id AND c.actor = a.actor AND c.resource = r.resource
+LEFT JOIN alone ON alone.run_id = a.run_id AND alone.actor = a.actor AND alone.resource = r.resource
 LEFT JOIN balances AS b
     ON b.run_id = a.run_id AND b.epoch = runs.epochs AND b.actor = a.actor AND b.resource = r.resource
 WHERE a.type <> 'boundary'
@@ -200,6 +202,8 @@ COMMENT ON COLUMN metrics_actor.received IS 'What it received in executed propos
 COMMENT ON COLUMN metrics_actor.import_cost IS 'Sum over epochs of unmet x price; NULL where the resource has no price';
 COMMENT ON COLUMN metrics_actor.gain IS 'R_i: what it was granted of the commons, in units; NULL where it harvests none';
 COMMENT ON COLUMN metrics_actor.balance IS 'Its balance at the end, in units';
+COMMENT ON COLUMN metrics_actor.served_alone IS
+    'What it is served where nobody proposes anything, in units; NULL where that is not known';
 
 CREATE VIEW metrics_run AS
 WITH
@@ -237,6 +241,8 @@ totals AS (
                 ) FILTER (counts) AS DOUBLE
             ), 0
         ) AS jain,
+        sum(CASE WHEN served_alone > served THEN served_alone - served WHEN served_alone IS NOT NULL THEN 0 END)
+            AS worse_off,
         sum(gain) AS gain,
         -- 1 - sum of abs(R_i - R_j) / (2 n sum of R), as one ratio; that sum over all pairs is twice that of
         -- (2i - n - 1) R_(i)
@@ -301,6 +307,7 @@ by_resource AS (
             {'metric': 'unmet', 'exact': CAST(t.unmet AS DECIMAL(38, 12)), 'value': NULL},
             {'metric': 'spilled', 'exact': CAST(t.spilled AS DECIMAL(38, 12)), 'value': NULL},
             {'metric': 'transferred', 'exact': CAST(t.transferred AS DECIMAL(38, 12)), 'value': NULL},
+            {'metric': 'worse_off', 'exact': CAST(t.worse_off AS DECIMAL(38, 12)), 'value': NULL},
             {'metric': 'import_cost', 'exact': CAST(t.import_cost AS DECIMAL(38, 12)), 'value': NULL},
             {
                 'metric': 'self_sufficiency', 'exact': NULL::DECIMAL(38, 12),
