@@ -9,19 +9,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gridgov import __version__, experiments, operations, settings
+from gridgov import __version__, experiments, operations, settings, up
 from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError, ProposerFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gridgov.model import WorldState
+    from gridgov.progress import Telling
     from gridgov.source import Source
     from sim.live import Live
 
@@ -126,7 +126,7 @@ def gridgov() -> None:
     """
 
 
-for command in (*operations.COMMANDS, *experiments.COMMANDS):
+for command in (*operations.COMMANDS, *up.COMMANDS, *experiments.COMMANDS):
     gridgov.add_command(command)
 
 
@@ -171,13 +171,15 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     store = out or settings.load().runs
     live = None
     if any(speaker.kind == "gemini" for speaker in loaded.speakers):
-        live = experiments.answered(past) or _live(max_calls, max_cost)
+        live = experiments.answered(past) or experiments.live_model(max_calls, max_cost)
         record = record or store / f"{loaded.name}.{_now():%Y%m%dT%H%M%S.%fZ}.jsonl"
         record.parent.mkdir(parents=True, exist_ok=True)
         experiments.known(past, record)
     kept = operations.scratch() if ledger == "postgres" else nullcontext()
-    with kept as place, Progress(loaded.name, loaded.epochs) as progress, _told_how_to_go_on(live, record):
-        given = {"out": store, "record": record, "bound": bound, "now": _now(), "live": live, "past": past}
+    now = _now()
+    told = experiments.run_progress(loaded, past, now if live is not None else None, store)
+    with kept as place, Progress(loaded.name, loaded.epochs, beside=told) as progress, _told_how_to_go_on(live, record):
+        given = {"out": store, "record": record, "bound": bound, "now": now, "live": live, "past": past}
         summary = launch(loaded, **given, ledger=place, progress=progress).summary
     if as_json:
         _document(summary.document())
@@ -186,23 +188,6 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     failed = [text for text, held in summary.expectations if not held]
     if failed:
         raise CheckFailed(f"{len(failed)} of {len(summary.expectations)} expectations failed: {'; '.join(failed)}")
-
-
-def _live(max_calls: int | None, max_cost: str | None) -> Live:
-    """How models are asked: through the SDK, with the key and the address of the environment."""
-    from gridgov.gemini import Gemini, prices
-    from sim.live import Live
-
-    try:
-        most = None if max_cost is None else Decimal(max_cost)
-    except ArithmeticError:
-        most = Decimal("NaN")
-    if most is not None and not (most.is_finite() and most > 0):
-        raise BadInput(f"--max-cost {max_cost}: expected an amount above 0, such as 2.50")
-    own = settings.load()
-    model = Gemini(own.gemini_api_key, own.gemini_base_url, table=prices(own.prices))
-    click.get_current_context().with_resource(model)
-    return Live(model.ask, max_calls=max_calls, max_cost=most)
 
 
 @contextmanager
@@ -264,7 +249,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - one for each option
     if tape is None:
         if prompt is None and model is None:
             raise BadInput("there is nothing to ask: give --prompt, --model or --cassette")
-        live = _live(max_calls, max_cost)
+        live = experiments.live_model(max_calls, max_cost)
         of = history.path.stem.replace(":", "-")
         record = record or settings.load().runs / f"backtest.{of}.{_now():%Y%m%dT%H%M%SZ}.jsonl"
     elif record is not None or max_calls is not None or max_cost is not None:
@@ -637,24 +622,34 @@ def _now() -> Any:
 
 
 class Progress:
-    """A progress bar on a terminal's stderr; nothing anywhere else."""
+    """A progress bar on a terminal's stderr; nothing anywhere else, but in the file `beside` the store."""
 
-    def __init__(self, name: str, epochs: int, what: str = "epochs") -> None:
-        self.name, self.epochs, self.what = name, epochs, what
+    def __init__(self, name: str, epochs: int, what: str = "epochs", beside: Telling | None = None) -> None:
+        self.name, self.epochs, self.what, self.beside = name, epochs, what, beside
         self.bar: Any = None
 
     def __enter__(self) -> Callable[[int], None] | None:
+        if self.beside is not None:
+            self.beside.__enter__()
         if not sys.stderr.isatty():
-            return None
+            return None if self.beside is None else self.beside.tell
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.bar.start()
-        task = self.bar.add_task(f"{self.name}, {self.what}", total=self.epochs)
-        return lambda epoch: self.bar.update(task, completed=epoch) if epoch % 8 == 0 or epoch == self.epochs else None
+        self.task = self.bar.add_task(f"{self.name}, {self.what}", total=self.epochs)
+        return self._count
+
+    def _count(self, epoch: int) -> None:
+        if epoch % 8 == 0 or epoch == self.epochs:
+            self.bar.update(self.task, completed=epoch)
+        if self.beside is not None:
+            self.beside.tell(epoch)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.beside is not None:
+            self.beside.__exit__()

@@ -6,11 +6,13 @@ Part of the composition root, as `cli`: here the clock, the environment and the 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gridgov.cassette import Exchange
+    from gridgov.progress import Telling
     from gridgov.prompt import Request
     from gridgov.source import Source
     from gridgov.whatif import WhatIf
     from sim.launch import Past
     from sim.live import Live
     from sim.scenario import Scenario
+    from sim.sweep import Plan
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
@@ -41,7 +45,8 @@ def _document(value: Any) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    on_terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not on_terminal, width=None if on_terminal else 120)
 
 
 def _source(text: str) -> Source:
@@ -108,6 +113,30 @@ def answered(past: Past | None) -> Live | None:
                              f"set GEMINI_API_KEY")  # fmt: skip
 
     return Live(ask)
+
+
+# --- how far it has come ----------------------------------------------------------------------------------------------
+
+
+def run_progress(scenario: Scenario, past: Past | None, started: datetime | None, store: Path) -> Telling:
+    """Where a run says how far it has come: `<run_id>.progress.json`; of a fork, named after its parent."""
+    from gridgov.progress import Telling
+    from sim.launch import foreseen
+
+    name = foreseen(scenario, started) if past is None else f"{past.run_id}.fork-{os.getpid()}"
+    who = ", ".join(speaker.name for speaker in scenario.speakers)
+    said = {"kind": "run", "scenario": scenario.name, "seed": scenario.seed, "proposers": who, "what": "epochs"}
+    return Telling(store, name, scenario.epochs, said, time.time)
+
+
+def sweep_progress(scenario: Path, plan: Plan, store: Path, runs: int) -> Telling:
+    """Where a sweep says how far it has come; its id is known only when it has ended."""
+    from gridgov.progress import Telling
+
+    seeds = "as written" if not plan.seeds else f"{len(plan.seeds):,} seeds"
+    who = ", ".join(plan.proposers) or "as written"
+    said = {"kind": "sweep", "scenario": scenario.stem, "seed": seeds, "proposers": who, "what": "runs"}
+    return Telling(store, f"sweep-{os.getpid()}", runs, said, time.time)
 
 
 # --- what if ----------------------------------------------------------------------------------------------------------
@@ -237,13 +266,14 @@ def sweep(  # noqa: PLR0913, PLR0917 - one for each option
     if made.checked(job, plan):
         if ray is not None or (jobs or 1) > 1:
             raise BadInput("a live model is asked by one worker, within one budget: leave out --ray and --jobs")
-        live = _live(max_calls, max_cost, rate)
+        live = live_model(max_calls, max_cost, rate)
     elif rate is not None or max_calls is not None or max_cost is not None:
         raise BadInput("--rate, --max-calls and --max-cost are of a live model, and none is asked")
     cells = plan.cells()
     if zipped:
         click.echo(f"gridgov: --zip pairs the lists: {len(plan.settings())} settings, not their product", err=True)
-    with _Counting(len(cells)) as progress:
+    beside = sweep_progress(scenario, plan, out or settings.load().runs, len(cells))
+    with beside, _Counting(len(cells), beside) as progress:
         swept = made.sweep(job, cells, out or settings.load().runs, made.Workers(jobs, ray, live), progress)
     if as_json:
         _document({**sweep_document(swept, cells), "zip": zipped})
@@ -253,9 +283,9 @@ def sweep(  # noqa: PLR0913, PLR0917 - one for each option
         raise CheckFailed(f"{len(swept.failed)} of {len(cells)} runs failed; runs.error of {swept.path} says why")
 
 
-def _live(max_calls: int | None, max_cost: str | None, rate: float | None) -> Live:
-    """How models are asked: through the SDK, with the key and the address of the environment, at most so often."""
-    from gridgov.gemini import Gemini
+def live_model(max_calls: int | None, max_cost: str | None, rate: float | None = None) -> Live:
+    """How models are asked: through the SDK, with the key, address and prices of the environment, at most so often."""
+    from gridgov.gemini import Gemini, prices
     from sim.live import Live, paced
 
     try:
@@ -265,16 +295,17 @@ def _live(max_calls: int | None, max_cost: str | None, rate: float | None) -> Li
     if most is not None and not (most.is_finite() and most > 0):
         raise BadInput(f"--max-cost {max_cost}: expected an amount above 0, such as 2.50")
     own = settings.load()
-    model = click.get_current_context().with_resource(Gemini(own.gemini_api_key, own.gemini_base_url))
+    model = Gemini(own.gemini_api_key, own.gemini_base_url, table=prices(own.prices))
+    click.get_current_context().with_resource(model)
     ask = model.ask if rate is None else paced(model.ask, rate, time.monotonic, time.sleep)
     return Live(ask, max_calls=max_calls, max_cost=most)
 
 
 class _Counting:
-    """Runs that are done and failed, and an estimate of the rest, on a terminal's stderr; nothing anywhere else."""
+    """Runs that are done and failed, and an estimate of the rest: beside the store, and on a terminal's stderr."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
+    def __init__(self, total: int, beside: Telling) -> None:
+        self.total, self.done, self.beside = total, 0, beside
         self.bar: Any = None
 
     def __enter__(self) -> Callable[[int, int], None]:
@@ -291,6 +322,7 @@ class _Counting:
 
     def _count(self, done: int, failed: int) -> None:
         self.done = done
+        self.beside.tell(done, failed)
         if self.bar is not None:
             self.bar.update(self.task, completed=done, description=f"runs, {failed:,} failed" if failed else "runs")
 

@@ -49,8 +49,8 @@ def _baseline(world: World, resource: str, at_any_cost: bool) -> Baseline:
         return Baseline(None, None, f"{resource} grows with its balance, which is not linear")
     problem = problem_of(world, resource)
     served = optimal.forward(problem, np.zeros_like(problem.demanded), np.zeros_like(problem.demanded))
-    none, each, needed = int(served.sum()), served.sum(axis=0).tolist(), problem.demanded.any(axis=0).tolist()
-    alone = tuple((world.scenario.actors[i].id, own) for i, own in enumerate(each) if needed[i])
+    none, each, needed = int(served.sum()), served.sum(axis=0), np.flatnonzero(problem.demanded.sum(axis=0))
+    alone = tuple((world.scenario.actors[i].id, int(each[i])) for i in needed.tolist())
     reason = nonlinear(world, resource)
     if reason is None and not at_any_cost and optimal.size(problem) > (MIXED if problem.minimum.any() else LINEAR):
         reason = f"its programme of {optimal.size(problem):,} actors x epochs takes a while; --bound solves it"

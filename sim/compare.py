@@ -478,11 +478,11 @@ def rule(text: str) -> Rule:
 
 
 def metric(name: str, label: str) -> str:
-    """The name, which must be a metric's. Raises BadInput."""
+    """The name of a metric, or METRIC/RESOURCE, which must be one. Raises BadInput."""
     if name in ("mcnemar", "flips"):
         raise BadInput(f"{label}: {MCNEMAR}")
     try:
-        known(name, METRICS, "metric", ())
+        known(name.partition("/")[0], METRICS, "metric", ())
     except BadInput as error:
         raise BadInput(f"{label}: {error}") from None
     return name
@@ -601,8 +601,11 @@ def compare(
     names: dict[Name, None] = {}
     for name in sorted((name for one in runs for name in one.run.metrics), key=lambda name: name[1] or ""):
         names.setdefault(name)
+    for text in wanted:
+        if "/" in text and text not in map(shown, names):
+            raise BadInput(f"--metric {text}: no run has it; there are {', '.join(map(shown, names))}")
     rows: list[Row] = []
-    for name in sorted((name for name in names if name[0] in wanted), key=lambda name: wanted.index(name[0])):
+    for name in (name for one in wanted for name in names if one in (name[0], shown(name))):
         of_base = {} if base is None else _values(sides[base], name)
         for side, members in sides.items():
             if side != base:

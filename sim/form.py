@@ -38,7 +38,9 @@ RESOURCE_METRICS = (
 )
 """The metrics that are one figure for each resource."""
 
-RUN_METRICS = ("acceptance_rate", "survival_time", "survival_rate", "gain", "efficiency", "equality", "over_usage")
+RUN_METRICS = (
+    *("acceptance_rate", "waited", "survival_time", "survival_rate", "gain", "efficiency", "equality", "over_usage"),
+)
 """The metrics that are one figure for the run."""
 
 METRICS = (*RESOURCE_METRICS, *RUN_METRICS, "regret")

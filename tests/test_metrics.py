@@ -19,7 +19,7 @@ BY_RESOURCE = {
     "self_consumption", "served_share_min", "loss_of_load_probability_max", "gini", "jain", "regret",
     "worse_off",
 }  # fmt: skip
-BY_RUN = {"acceptance_rate", "survival_time", "survival_rate", "gain", "efficiency", "equality", "over_usage"}
+BY_RUN = {"acceptance_rate", "waited", "survival_time", "survival_rate", "gain", "efficiency", "equality", "over_usage"}
 
 
 def exported(run, folder):
@@ -70,6 +70,7 @@ def test_homes_are_served_what_there_was(homes):
     assert energy["worse_off"] == 0.7  # home-1 would have 1.7, and has 1.0; what home-2 gained does not make up for it
     assert energy["gini"] is energy["jain"] is None
     assert found["acceptance_rate"] == 0.5  # one of two; that nothing was proposed once counts apart
+    assert found["waited"] == 0
 
 
 def test_credits_that_nobody_needs_have_no_ratios(homes):
@@ -81,7 +82,7 @@ def test_credits_that_nobody_needs_have_no_ratios(homes):
     for name in ("import_cost", "self_sufficiency", "self_consumption", "served_share_min", "regret", "worse_off"):
         assert credits[name] is None
     assert credits["loss_of_load_probability_max"] is None
-    assert [found[name] for name in sorted(BY_RUN - {"acceptance_rate"})] == [None] * 6
+    assert [found[name] for name in sorted(BY_RUN - {"acceptance_rate", "waited"})] == [None] * 6
 
 
 def test_homes_one_by_one(homes):
@@ -251,6 +252,9 @@ def of_run(run, unit, epochs, flows):
     judged = [outcome for outcome in final.values() if outcome not in (Outcome.NOOP, Outcome.UNAVAILABLE)]
     found = dict.fromkeys(BY_RUN)
     found["acceptance_rate"] = Fraction(judged.count(Outcome.EXECUTED), len(judged)) if judged else None
+    found["waited"] = sum(
+        isinstance(record.payload, Decision) and record.payload.outcome is Outcome.HELD for record in run.records
+    )
     if run.commons is None:
         return found
     pool, name, below, harvesters = run.commons

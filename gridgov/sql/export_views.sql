@@ -254,7 +254,8 @@ decided AS (
     SELECT
         run_id,
         CAST(count(*) FILTER (outcome = 'executed') AS DOUBLE)
-        / nullif(count(*) FILTER (outcome IN ('executed', 'rejected', 'held', 'malformed')), 0) AS acceptance_rate
+        / nullif(count(*) FILTER (outcome IN ('executed', 'rejected', 'held', 'malformed')), 0) AS acceptance_rate,
+        count(*) FILTER (held) AS waited
     FROM proposals WHERE role <> 'shadow' GROUP BY run_id
 ),
 pool AS (  -- the commons at each close; and what a harvest found, after growth
@@ -336,6 +337,7 @@ by_run AS (
         runs.run_id, NULL AS resource,
         unnest([
             {'metric': 'acceptance_rate', 'exact': NULL::DECIMAL(38, 12), 'value': decided.acceptance_rate},
+            {'metric': 'waited', 'exact': CAST(coalesce(decided.waited, 0) AS DECIMAL(38, 12)), 'value': NULL},
             {'metric': 'survival_time', 'exact': CAST(c.survival_time AS DECIMAL(38, 12)), 'value': NULL},
             {
                 'metric': 'survival_rate', 'exact': NULL::DECIMAL(38, 12),

@@ -689,3 +689,220 @@ SELECT
 
 -- name: last_exchange
 SELECT last_value FROM interactions_id_seq
+
+-- ---------------------------------------------------------------- what a person looks at
+
+-- name: last_seq
+SELECT coalesce(max(seq), 0) AS seq FROM journal
+
+-- name: record_before
+-- The last record before a time, 0 where there is none. Numbers have no gaps and times never go back, so it is looked
+-- for by halves: twenty-three rows of five million, and no index of times.
+WITH RECURSIVE search AS (
+    SELECT 0::bigint AS low, (SELECT coalesce(max(seq), 0) + 1 FROM journal) AS high
+    UNION ALL
+    SELECT
+        CASE WHEN m.at < %(at)s::timestamptz THEN m.seq ELSE s.low END,
+        CASE WHEN m.at < %(at)s::timestamptz THEN s.high ELSE m.seq END
+    FROM search AS s
+    CROSS JOIN LATERAL (SELECT j.seq, j.at FROM journal AS j WHERE j.seq = (s.low + s.high) / 2) AS m
+    WHERE s.high - s.low > 1
+)
+SELECT max(low) AS seq FROM search
+
+-- name: entry_before
+-- The last entry that a record or those before it made, 0 where there is none: looked for by halves, as above.
+WITH RECURSIVE search AS (
+    SELECT 0::bigint AS low, (SELECT coalesce(max(id), 0) + 1 FROM ledger) AS high
+    UNION ALL
+    SELECT
+        CASE WHEN m.seq <= %(seq)s THEN m.id ELSE s.low END,
+        CASE WHEN m.seq <= %(seq)s THEN s.high ELSE m.id END
+    FROM search AS s
+    CROSS JOIN LATERAL (SELECT l.id, l.seq FROM ledger AS l WHERE l.id = (s.low + s.high) / 2) AS m
+    WHERE s.high - s.low > 1
+)
+SELECT max(low) AS id FROM search
+
+-- name: moment_of
+SELECT at, digest FROM journal WHERE seq = %(seq)s
+
+-- name: tallied
+-- How many records of which kind came to what, by step of so many seconds; of a hold, what it was settled to.
+SELECT
+    date_bin(make_interval(secs => %(step)s), j.at, 'epoch'::timestamptz) AS at, j.kind,
+    CASE
+        WHEN j.kind = 'proposal' AND j.outcome = 'held' THEN coalesce(
+            (SELECT s.outcome FROM journal AS s WHERE s.kind = 'settlement' AND s.proposal_id = j.proposal_id), 'held'
+        )
+        ELSE j.outcome
+    END AS outcome,
+    count(*) AS count
+FROM journal AS j
+WHERE j.seq > %(after)s AND j.seq <= %(until)s
+GROUP BY 1, 2, 3
+
+-- name: refused_codes
+-- How many of the last refusals broke each rule; a hold that was refused in the end counts when it was.
+SELECT v.found ->> 'code' AS code, count(DISTINCT r.seq) AS count
+FROM (
+    (
+        SELECT seq, body FROM journal
+        WHERE kind = 'proposal' AND outcome = 'rejected' AND seq > %(after)s AND seq <= %(until)s
+        ORDER BY seq DESC LIMIT %(most)s
+    )
+    UNION ALL
+    (
+        SELECT seq, body FROM journal
+        WHERE kind = 'settlement' AND outcome = 'rejected' AND seq > %(after)s AND seq <= %(until)s
+        ORDER BY seq DESC LIMIT %(most)s
+    )
+) AS r
+CROSS JOIN LATERAL json_array_elements(r.body::json -> 'payload' -> 'violations') AS v (found)
+GROUP BY 1
+ORDER BY 2 DESC, 1
+
+-- name: held_now
+SELECT seq, epoch, at, body, digest FROM holds ORDER BY seq LIMIT %(most)s
+
+-- name: last_constraints
+SELECT body, digest FROM journal WHERE kind IN ('constraints', 'genesis') AND kind <> 'proposal' ORDER BY seq DESC LIMIT 1
+
+-- name: paused_since
+-- The first pause since the last time that it was resumed; none while it runs.
+SELECT body, digest FROM journal
+WHERE kind = 'control' AND seq > (
+    SELECT coalesce(max(c.seq), 0) FROM journal AS c
+    WHERE c.kind = 'control' AND c.body::json -> 'payload' ->> 'paused' = 'false'
+)
+ORDER BY seq LIMIT 1
+
+-- name: last_decision
+SELECT seq, at, proposal_id::text AS proposal_id, outcome FROM journal WHERE kind = 'proposal' ORDER BY seq DESC LIMIT 1
+
+-- name: oldest_waiting
+SELECT seq, at FROM outbox ORDER BY seq LIMIT 1
+
+-- name: sums
+-- Of each resource: how many but the boundary have a balance, what they have, and what the boundary has.
+SELECT
+    r.name AS resource, r.unit, r.scale, count(a.id) AS actors,
+    coalesce(sum(b.amount) FILTER (WHERE a.id IS NOT NULL), 0) AS total,
+    coalesce(sum(b.amount) FILTER (WHERE a.id IS NULL), 0) AS boundary
+FROM resources AS r
+LEFT JOIN balances AS b ON b.resource = r.name
+LEFT JOIN actors AS a ON a.id = b.actor AND a.type <> 'boundary'
+GROUP BY r.name, r.unit, r.scale
+
+-- name: changed_since
+-- By how much each balance changed since an entry: the boundary's, and of every resource those that changed most.
+SELECT c.actor, c.resource, c.change, c.amount, c.boundary
+FROM (
+    SELECT
+        a.key AS actor, m.resource, m.change, b.amount, a.type = 'boundary' AS boundary,
+        row_number() OVER (PARTITION BY m.resource, a.type = 'boundary' ORDER BY abs(m.change) DESC, a.key) AS place
+    FROM (
+        SELECT x.actor, x.resource, sum(x.amount) AS change
+        FROM (
+            SELECT actor_to AS actor, resource, amount FROM ledger WHERE id > %(after)s
+            UNION ALL
+            SELECT actor_from, resource, -amount FROM ledger WHERE id > %(after)s
+        ) AS x
+        GROUP BY x.actor, x.resource
+    ) AS m
+    JOIN actors AS a ON a.id = m.actor
+    JOIN balances AS b ON b.actor = m.actor AND b.resource = m.resource
+    WHERE m.change <> 0
+) AS c
+WHERE c.place <= %(most)s
+ORDER BY c.place, c.resource
+
+-- name: transferred_since
+SELECT resource, sum(amount) AS amount FROM ledger WHERE id > %(after)s AND kind = 'transfer' GROUP BY resource
+
+-- name: balances_of
+SELECT r.name AS resource, r.unit, r.scale, coalesce(b.amount, 0) AS amount
+FROM resources AS r LEFT JOIN balances AS b ON b.resource = r.name AND b.actor = %(actor)s::uuid
+
+-- name: actor_named
+SELECT key, type FROM actors WHERE id = %(actor)s::uuid
+
+-- name: moved_of
+-- What came to an actor and what left it since an entry: by kind, of executed proposals by whom, and whether it was
+-- after the end of the time that is asked for.
+SELECT
+    s.resource, s.kind, s.came, o.key AS other, s.later, s.amount, s.count
+FROM (
+    SELECT
+        l.resource, l.kind, l.actor_to = %(actor)s::uuid AS came,
+        CASE WHEN l.actor_to = %(actor)s::uuid THEN l.actor_from ELSE l.actor_to END AS other,
+        l.id > %(until)s AS later, sum(l.amount) AS amount, count(*) AS count
+    FROM ledger AS l
+    WHERE l.id > %(after)s AND (l.actor_from = %(actor)s::uuid OR l.actor_to = %(actor)s::uuid)
+    GROUP BY 1, 2, 3, 4, 5
+) AS s
+LEFT JOIN actors AS o ON o.id = s.other
+
+-- name: readings_of
+-- What meters read of an actor in records, in minor units, by resource and kind of flow.
+SELECT
+    r.found ->> 1 AS resource, j.body::json -> 'payload' ->> 'kind' AS kind,
+    sum((r.found ->> 2)::numeric)::text AS requested, sum((r.found ->> 3)::numeric)::text AS applied
+FROM journal AS j
+CROSS JOIN LATERAL json_array_elements(j.body::json -> 'payload' -> 'readings') AS r (found)
+WHERE j.kind = 'flow' AND j.kind <> 'proposal' AND j.seq > %(after)s AND j.seq <= %(until)s
+AND r.found ->> 0 = %(actor)s
+GROUP BY 1, 2
+
+-- name: balance_steps
+-- By how much a balance moved in each step in which it did, and when last.
+SELECT
+    max(executed_at) AS at, sum(CASE WHEN actor_to = %(actor)s::uuid THEN amount ELSE -amount END) AS change
+FROM ledger
+WHERE id > %(after)s AND id <= %(until)s AND resource = %(resource)s
+AND (actor_from = %(actor)s::uuid OR actor_to = %(actor)s::uuid)
+GROUP BY date_bin(make_interval(secs => %(step)s), executed_at, 'epoch'::timestamptz)
+ORDER BY 1
+
+-- name: count_calls
+SELECT count(*) AS calls FROM interactions
+
+-- name: calls
+-- The last exchanges with models, and what came of the round that each was for.
+SELECT
+    i.proposal_id::text AS proposal_id, i.at, i.about, i.usage, i.latency_ms, d.outcome, d.body AS decision,
+    s.epoch AS shadow_epoch, s.proposer AS shadow, s.n AS shadow_n, s.body AS shadowed, s.seen AS shadow_seen
+FROM (SELECT * FROM interactions ORDER BY id DESC LIMIT %(most)s) AS i
+LEFT JOIN LATERAL (
+    SELECT
+        j.body,
+        CASE
+            WHEN j.outcome = 'held' THEN coalesce(
+                (SELECT e.outcome FROM journal AS e WHERE e.kind = 'settlement' AND e.proposal_id = j.proposal_id),
+                'held'
+            )
+            ELSE j.outcome
+        END AS outcome
+    FROM journal AS j WHERE j.kind = 'proposal' AND j.proposal_id = i.proposal_id LIMIT 1
+) AS d ON true
+LEFT JOIN LATERAL (SELECT * FROM shadows AS h WHERE h.proposal_id = i.proposal_id LIMIT 1) AS s ON true
+
+-- name: final_outcomes
+SELECT
+    j.proposal_id::text AS proposal_id,
+    CASE
+        WHEN j.outcome = 'held' THEN coalesce(
+            (SELECT e.outcome FROM journal AS e WHERE e.kind = 'settlement' AND e.proposal_id = j.proposal_id), 'held'
+        )
+        ELSE j.outcome
+    END AS outcome,
+    (j.body::json -> 'payload' -> 'transfers')::text AS transfers
+FROM journal AS j WHERE j.kind = 'proposal' AND j.proposal_id = ANY(%(ids)s::uuid[])
+
+-- name: reversals_of
+-- The records that took some of these entries back.
+SELECT body, digest FROM journal
+WHERE kind = 'reversal' AND kind <> 'proposal' AND outcome = 'executed' AND seq = ANY(%(seqs)s::bigint[]) ORDER BY seq
+
+-- name: acked
+SELECT reference, acked_at FROM outbox_acks WHERE seq = %(seq)s
