@@ -328,7 +328,8 @@ def _own_mean(runs: Sequence[Sided], name: Name) -> float | None:
 
 def row(name: Name, side: str, values: Values, against: str | None, base: Values) -> Row | None:
     """Compares one metric of two sides, or says what one side comes to; None where it is nowhere on both."""
-    both = [content for content in base if content in values] if against is not None else list(values)
+    # In an order of their own, or the workers' order in the file would show in what the bootstrap draws.
+    both = sorted(content for content in values if against is None or content in base)
     if not both:
         return None
     pairs = [(values[c][0], base[c][1] if against is not None else 0.0, values[c][1]) for c in both]
@@ -413,7 +414,8 @@ def _different(runs: Sequence[Run]) -> list[Run]:
 def side_of(name: str, members: Sequence[Sided]) -> Side:
     """Sums up the runs of a side."""
     counted: Counter[str] = Counter()
-    for run in _different([one.run for one in members]):
+    different = _different([one.run for one in members])
+    for run in different:
         counted.update(run.outcomes)
     decisions = sum(counted[outcome] for outcome in ("executed", "rejected", "held", "malformed"))
     accepted = counted["executed"] / decisions if decisions else None
@@ -425,7 +427,9 @@ def side_of(name: str, members: Sequence[Sided]) -> Side:
             [run.metrics.get(("survival_rate", None)) == 0 for run in commons],
         )
         values = _values(members, ("survival_rate", None))
-        drawn = len(_drawn([(unit, 0.0, value) for unit, value in values.values()])[0])
+        # Seeds that change anything at all are so many draws, also where none of them changes who survives.
+        apart = {run.run_id for run in different}
+        drawn = len({one.unit for one in members if one.run.run_id in apart})
         survived = _mean([value for _, value in values.values()])
     return Side(
         name,

@@ -395,6 +395,9 @@ class PolicyForm(_ProposerForm):
     kind: Literal["policy"] = Field(description="policy")
     policy: Policy = Field(description="Which policy")
     amount: Amount | None = Field(None, description="What take asks of the commons in each round, in units")
+    prompt: Name | None = Field(
+        None, description="The prompt that a model in its place is asked with; absent: as for cassette"
+    )
 
 
 class CassetteForm(_ProposerForm):

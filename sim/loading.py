@@ -647,8 +647,10 @@ class _Expansion:
         prompt = PROMPT if form.actors is None else PROMPT_OF_ACTOR
         common = (form.role, None, None, form.proposals_per_epoch, form.context.history, form.on_unavailable)
         speaker = Speaker(name, name, form.kind, *common, None, None, None, None, prompt, None)
+        if isinstance(form, CassetteForm | GeminiForm | PolicyForm):
+            speaker = speaker._replace(prompt=form.prompt or prompt)
         if isinstance(form, CassetteForm | GeminiForm):
-            speaker = speaker._replace(prompt=form.prompt or prompt, model=form.model)
+            speaker = speaker._replace(model=form.model)
         if isinstance(form, PolicyForm) and form.amount is not None:
             speaker = speaker._replace(amount=self._asked(form.amount, commons, (*path, "amount")))
         if self.answers is not None and form.role != "shadow":

@@ -119,6 +119,12 @@ def test_identical_runs_have_no_interval_and_count_once():
     assert (alone.n, alone.interval, alone.against) == (1, None, None)
 
 
+def test_intervals_do_not_depend_on_the_order_of_the_runs():
+    found = both(noise(12), noise(12, 1) + 1)
+    backwards = Read(found.runs[:12][::-1] + found.runs[12:][::-1], 0)
+    assert compare(found).rows[0].interval == compare(backwards).rows[0].interval
+
+
 def test_no_interval_below_six_pairs():
     [five] = compare(both([1, 2, 3, 4, 5], [11, 13, 12, 15, 16])).rows
     assert five.interval is None and five.note == "5 pairs: an interval needs 6"
@@ -153,6 +159,21 @@ def weeks(firsts, seeds=1, horizon=10):
         for seed in range(seeds)
         for first in firsts
     ]  # fmt: skip
+
+
+def test_a_commons_that_collapsed_under_every_seed_was_tried_that_often():
+    runs = [
+        run(side, seed, genesis=str(seed), metrics={
+            ("survival_rate", None): float(side == "b"), ("survival_time", None): 3.0 if side == "a" else 12.0,
+            ("gain", None): 100.0 + seed,
+        })
+        for side in "ab"
+        for seed in range(20)
+    ]  # fmt: skip
+    low, high = compare(Read(runs, 0)).sides
+    # Wilson (1927), 0 and 20 of 20
+    assert low.survived_interval == pytest.approx((0, 0.1611), abs=1e-4)
+    assert high.survived_interval == pytest.approx((0.8389, 1), abs=1e-4)
 
 
 def test_stretches_of_data_count_as_draws():

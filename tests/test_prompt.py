@@ -396,7 +396,7 @@ def folder(tmp_path):
 
 
 def test_loads_every_prompt_of_the_project():
-    assert names() == ["propose_transfer", "speak_for_actor"]
+    assert names() == ["propose_transfer", "speak_for_actor", "speak_for_fisher"]
     for name in names():
         prompt = load(name)
         assert (prompt.name, prompt.version) == (name, "1")

@@ -22,11 +22,21 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def block(name: str) -> str:
+def block(name: str, document: str = README) -> str:
     """The code block after the mark of this name."""
-    found = re.search(rf"<!-- {name} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
-    assert found, f"the README has a block {name}"
+    found = re.search(rf"<!-- {name} -->\s*```\w*\n(.*?)```", document, re.DOTALL)
+    assert found, f"the document has a block {name}"
     return found[1]
+
+
+def said(lines: str, folder: Path) -> list[str]:
+    """All that commands print that end as they should, line by line."""
+    found: list[str] = []
+    for line in filter(None, lines.splitlines()):
+        done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        found += [printed.rstrip() for printed in done.stdout.splitlines()]
+    return found
 
 
 def commands() -> list[str]:
@@ -48,6 +58,21 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
         done = subprocess.run(command, shell=True, cwd=clone, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout, command
+
+
+def test_numbers_of_the_study_are_what_its_commands_print(clone: Path) -> None:
+    found = said(block("study") + block("study-2"), clone)
+    for shown in (block("study-reserve") + block("study-approval")).splitlines():
+        assert shown.rstrip() in found
+
+
+def test_tutorial_for_govsim_can_be_followed(clone: Path) -> None:
+    text = (ROOT / "scenarios" / "GOVSIM.md").read_text()
+    found = said("".join(block(name, text) for name in ("policies", "prompt", "replay", "survival")), clone)
+    for shown in block("survival-table", text).splitlines():
+        assert shown.rstrip() in found
+    assert "60 of 60 replies are synthetic: no model said them" in found
+    assert "<svg" in (clone / "runs" / "asks.html").read_text()
 
 
 def test_section_about_production_can_be_followed(clone: Path, home: Path, database: str) -> None:
@@ -117,8 +142,8 @@ def test_table_of_the_demo_is_what_the_demo_prints(tmp_path: Path, monkeypatch: 
 
 
 def test_settings_table_names_every_setting() -> None:
-    named = set(re.findall(r"^\| `(GRIDGOV_\w+|GEMINI_\w+)`", README, re.MULTILINE))
-    bare = {"gemini_api_key"}  # Google's own name for it, without a prefix of ours
+    named = set(re.findall(r"^\| `(GRIDGOV_\w+|GEMINI_\w+|LINEAR_\w+)`", README, re.MULTILINE))
+    bare = {"gemini_api_key", "linear_api_key"}  # Google's and Linear's own names, without a prefix of ours
     assert {name.upper() if name in bare else f"GRIDGOV_{name.upper()}" for name in Settings._fields} == named
 
 
