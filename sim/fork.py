@@ -39,7 +39,7 @@ from sim.launch import Past, identities
 from sim.loading import constraints_edit, loads
 from sim.scenario import Scenario
 
-FIXED = ("seed", "start", "epoch_length", "resources", "actors", "opening")
+FIXED = ("seed", "start", "epoch_length", "first_row", "resources", "actors", "opening")
 """What a genesis says, and no later record can change."""
 
 FORK = "fork="
@@ -103,8 +103,14 @@ def forked(
         raise BadInput(f"--fork: the fork would end with epoch {changed.epochs}, before it begins; give more --epochs")
     was, now = parent.resolved(), changed.resolved()
     for key in FIXED:
-        if was[key] != now[key]:
+        if was.get(key) != now.get(key):
             raise BadInput(f"--set {key}: a fork keeps what its parent began with; run the scenario anew to change it")
+    plans = any(speaker.policy == "optimal" for speaker in changed.speakers)
+    if plans and epoch and (was, parent.speakers) != (now, changed.speakers):
+        raise BadInput(
+            "--fork: policy optimal plans from the first epoch on, and would not know what has happened since; choose "
+            "another policy, or run the scenario anew"
+        )
     records = _until(source, epoch)
     shadows = _shadows(source, {resource.name: resource for resource in parent.resources}, epoch)
     rows = list(_interactions(source))

@@ -136,9 +136,9 @@ def compared_notes(found: Comparison) -> list[str]:
         notes.append("There is one side, and nothing to compare it with: these are its means.")
     notes.append(
         f"n counts scenarios x seeds (and stretches of data); below {PAIRS_MIN} there is no interval. Intervals: BCa "
-        f"bootstrap over n. p: paired permutation test, corrected by Holm over all tests. Decisive: the interval leaves "
-        f"out 0, and p is below {1 - LEVEL:.2f}. Could have shown: the difference that so many would have found with a "
-        f"chance of 80 %."
+        "bootstrap over n. p: paired permutation test, corrected by Holm over all tests. Decisive: the interval leaves "
+        f"out 0, and p is below {1 - LEVEL:.2f}. Could have shown: the difference that so many would have found with "
+        "a chance of 80 %."
     )
     if any(row.pairs > row.n > 1 for row in found.rows):
         notes.append(

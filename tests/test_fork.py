@@ -202,6 +202,17 @@ def test_what_cannot_be_is_refused(fork, tmp_path, epoch, sets, given, says):
         fork(path, epoch, *sets, **given)
 
 
+def test_a_plan_from_the_beginning_goes_on_only_where_nothing_differs(fork, tmp_path):
+    played = parent(tmp_path, "community-week", epochs=30, proposer="policy:optimal")
+    assert fork(played.summary.export, 20).summary.head == played.summary.head
+    for given in ({"sets": ("constraints.max_transfer.energy=0.4",)}, {"epochs": 25}):
+        with pytest.raises(BadInput, match="optimal plans from the first epoch on"):
+            fork(played.summary.export, 20, *given.pop("sets", ()), **given)
+    path = parent(tmp_path, "community-week", epochs=30).summary.export
+    with pytest.raises(BadInput, match="optimal plans from the first epoch on"):
+        fork(path, 20, proposer="policy:optimal")
+
+
 def test_only_a_run_with_its_scenario_is_forked(fork, tmp_path):
     path = export(worlds.homes().run(), tmp_path)
     with pytest.raises(BadInput, match="holds no scenario"):
