@@ -56,15 +56,19 @@ from gridgov.forms import (
     ConstraintsBody,
     ContextAnswer,
     ControlBody,
+    DigestsAnswer,
     FlowsBody,
     FreezeBody,
     OutcomeAnswer,
     PageAnswer,
     ReasonBody,
+    RecentAnswer,
     SubmissionBody,
     TransfersBody,
 )
-from gridgov.model import Malformed, Outcome
+from gridgov.gemini import Prices
+from gridgov.model import Malformed, Outcome, uuid5
+from gridgov.overview import Overview
 from gridgov.postgres import Committed, Misplaced, Pool, Reader, Unreachable, Writer
 from gridgov.reply import Fault, load
 from gridgov.service import (
@@ -78,7 +82,18 @@ from gridgov.service import (
     Service,
     Submission,
 )
-from gridgov.wire import Json
+from gridgov.statement_rows import csv_of
+from gridgov.summary import HOURS_MAX
+from gridgov.views import (
+    PREVIEW,
+    BalancesAnswer,
+    MeAnswer,
+    PromptsAnswer,
+    StatementAnswer,
+    StoryAnswer,
+    SummaryAnswer,
+)
+from gridgov.wire import Json, microseconds, timestamp
 
 MAX_IN_FLIGHT = 256
 """Most requests at once; those beyond it are asked to come back."""
@@ -109,6 +124,7 @@ _access = logging.getLogger("gridgov.access")
 _reports = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DURATION = r"^[1-9][0-9]{0,5}(s|m|h)$"
+_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 T = TypeVar("T")
@@ -433,12 +449,17 @@ async def _service(request: Request) -> Service:
     return desk.service if desk.is_open else await anyio.to_thread.run_sync(lambda: desk.service)
 
 
+async def _overview(request: Request, service: Annotated[Service, Depends(_service)]) -> Overview:
+    return Overview(service, request.app.state.prices)
+
+
 _bearer = HTTPBearer(auto_error=False, description="A key of `gridgov keys create`")
 
 
 def _asked_of(route: APIRoute) -> frozenset[str]:
     """The query parameters that an endpoint has."""
-    return frozenset(str(field.alias) for field in route.dependant.query_params)
+    parts = [route.dependant, *route.dependant.dependencies]
+    return frozenset(str(field.alias) for part in parts for field in part.query_params)
 
 
 def _check_query(request: Request) -> None:
@@ -486,11 +507,17 @@ MayPropose = Annotated[Caller, _admitted("propose")]
 MayRun = Annotated[Caller, _admitted("propose", whole=True)]
 MayOperate = Annotated[Caller, _admitted("operate", whole=True)]
 Desired = Annotated[Service, Depends(_service)]
+Seen = Annotated[Overview, Depends(_overview)]
 After = Annotated[int, Query(ge=0, le=SEQ_MAX, description="The cursor: what comes after this")]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 OfEpoch = Annotated[int | None, Query(ge=0, le=EPOCH_MAX)]
 Text = Annotated[str | None, Query(pattern=r"^[^\x00]+$", max_length=200)]
 Name = Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,63}$")]
+Day = Annotated[str, Query(pattern=f"^({_DAY[1:-1]})?$", description="A day of UTC, such as 2026-11-22")]
+DigestLimit = Annotated[int, Query(ge=1, le=100)]
+Moment = Annotated[
+    str | None, Query(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$", description="As 2026-11-22T12:00:00Z")
+]
 Role = Annotated[Literal["active", "shadow"], Query(description="A shadow is judged, and never applied")]
 ProposalId = Annotated[str, Path(pattern=UUID)]
 EntryId = Annotated[int, Path(ge=1, le=SEQ_MAX)]
@@ -500,9 +527,17 @@ Key = Annotated[
 ]
 
 
-def _about(answer: type[BaseModel], *statuses: int, body: type[Body] | None = None, example: Any = None) -> Json:
-    """What OpenAPI says of an endpoint: what it answers, how it can fail, and what it is sent."""
+def _about(
+    answer: type[BaseModel],
+    *statuses: int,
+    body: type[Body] | None = None,
+    example: Any = None,
+    other: Json | None = None,
+) -> Json:
+    """What OpenAPI says of an endpoint: what it answers, in which other types too, how it can fail, what it is sent."""
     found: dict[int | str, Any] = {200: {"model": answer}}
+    if other is not None:
+        found[200]["content"] = dict(other)
     if example is not None:
         found[200]["content"] = {"application/json": {"example": example}}
     for status in sorted({401, 403, 405, 422, 500, 503, *statuses, *((400, 413) if body else ())}):
@@ -580,9 +615,10 @@ def get_proposals(
 
 
 @v1.get("/proposals/{proposal_id}", **_about(OutcomeAnswer, 404))
-def get_proposal(_: MayRead, service: Desired, proposal_id: ProposalId) -> Response:
-    """What was proposed, and what became of it in the end."""
-    return Answer(service.proposal(proposal_id.lower()))
+def get_proposal(_: MayRead, service: Desired, overview: Seen, proposal_id: ProposalId) -> Response:
+    """What was proposed, and what became of it in the end; `reversed` are the records that took it back."""
+    found = service.proposal(proposal_id.lower())
+    return Answer(found if found.get("shadow") is True else {**found, "reversed": overview.reversed(found["entries"])})
 
 
 @v1.get("/ledger", **_about(PageAnswer))
@@ -607,6 +643,12 @@ _ENTRY = {
 }  # fmt: skip
 
 
+_RECORD = {
+    "seq": 9, "epoch": 42, "kind": "control", "at": "2026-11-22T12:00:00Z", "digest": "9f" * 32, "body": "{…}",
+    "payload": {"operator": "mia", "paused": True, "reason": "storm"},
+}  # fmt: skip
+
+
 @v1.get("/ledger/{id}", **_about(AnyAnswer, 404, example=_ENTRY))
 def get_entry(_: MayRead, service: Desired, id: EntryId) -> Response:
     """One ledger entry."""
@@ -617,6 +659,76 @@ def get_entry(_: MayRead, service: Desired, id: EntryId) -> Response:
 def get_journal(_: MayRead, service: Desired, after: After = 0, limit: Limit = 100, kind: Name = None) -> Response:
     """Journal records as they are chained, in order of seq; amounts are minor units."""
     return Answer(service.journal(after, limit, kind))
+
+
+class Looking(NamedTuple):
+    """Where somebody looks back from, and how far."""
+
+    before: int
+    limit: int
+    since: str | None
+    until: str | None
+
+
+def _looking(
+    before: Annotated[int, Query(ge=0, le=SEQ_MAX, description="The cursor: what came before this; 0: the newest")] = 0,
+    limit: Limit = 100,
+    since: Moment = None,
+    until: Moment = None,
+) -> Looking:
+    """What the endpoints that look back have in common. Raises BadInput where a time is none."""
+    times = [None if at is None else timestamp(microseconds(at, (name,))) for name, at in
+             (("since", since), ("until", until))]  # fmt: skip
+    return Looking(before, limit, *times)
+
+
+Looked = Annotated[Looking, Depends(_looking)]
+
+
+@v1.get("/recent/proposals", **_about(RecentAnswer))
+def get_recent_proposals(
+    _: MayRead,
+    service: Desired,
+    looked: Looked,
+    outcome: Outcome | None = None,
+    proposer: Text = None,
+    epoch: OfEpoch = None,
+    code: Name = None,
+    text: Text = None,
+) -> Response:
+    """Proposals, newest first; `code`: those that broke this rule, `text`: those in which this is written."""
+    said = None if outcome is None else outcome.value
+    found: Json = {"outcome": said, "proposer": proposer, "epoch": epoch, "code": code, "text": text}
+    return Answer(service.back("proposals", *looked, **found))
+
+
+@v1.get("/recent/ledger", **_about(RecentAnswer))
+def get_recent_entries(
+    _: MayRead,
+    service: Desired,
+    looked: Looked,
+    actor: Text = None,
+    resource: Text = None,
+    kind: Name = None,
+    epoch: OfEpoch = None,
+) -> Response:
+    """Ledger entries, newest first; amounts in units."""
+    found: Json = {"actor": None if actor is None else uuid5(actor), "resource": resource, "kind": kind, "epoch": epoch}
+    return Answer(service.back("ledger", *looked, **found))
+
+
+@v1.get("/recent/journal", **_about(RecentAnswer))
+def get_recent_records(
+    _: MayRead, service: Desired, looked: Looked, kind: Name = None, epoch: OfEpoch = None, text: Text = None
+) -> Response:
+    """Journal records, newest first; `text`: those in which this is written."""
+    return Answer(service.back("journal", *looked, kind=kind, epoch=epoch, text=text))
+
+
+@v1.get("/requests/{request}", **_about(AnyAnswer, 404, example=_RECORD))
+def get_request(_: MayRead, service: Desired, request: Annotated[str, Path(pattern=UUID)]) -> Response:
+    """The journal record that an act of a person came to, by the request in its link."""
+    return Answer(service.requested(request.lower()))
 
 
 @v1.get("/constraints", **_about(AnyAnswer, example={"seq": 1, "constraints": {"max_transfer": 50, "min_balance": 0}}))
@@ -631,10 +743,85 @@ def get_control(_: MayRead, service: Desired) -> Response:
     return Answer(service.controls())
 
 
-@v1.get("/actors", **_about(PageAnswer))
-def get_actors(_: MayRead, service: Desired) -> Response:
-    """Everyone but the boundary."""
-    return Answer(service.actors())
+_ACTORS = {
+    "items": [{"id": "home-1", "uuid": ROUND_ID, "type": "node", "frozen": False, "balances": {"energy": 12.5},
+               "reserved": {"energy": 2}}],
+    "resources": [{"name": "energy", "unit": "kWh", "scale": 3}], "next": None,
+}  # fmt: skip
+
+
+@v1.get("/actors", **_about(PageAnswer, example=_ACTORS))
+def get_actors(_: MayRead, overview: Seen) -> Response:
+    """Everyone but the boundary, with what each has and what holds reserve of it; and the resources."""
+    return Answer(overview.actors())
+
+
+# --- endpoints: what a person looks at --------------------------------------------------------------------------------
+
+Hours = Annotated[int, Query(ge=1, le=HOURS_MAX, description="How far back the window reaches, in hours")]
+Month = Annotated[str | None, Query(pattern="^[0-9]{4}-[0-9]{2}$", description="Such as 2026-11; in UTC")]
+Since = Annotated[
+    str | None, Query(alias="from", max_length=40, description="A day, or a time in UTC such as 2026-11-30T12:00:00Z")
+]
+Until = Annotated[str | None, Query(max_length=40, description="As `from`; what happened then is left out")]
+ActorId = Annotated[str, Path(max_length=200)]
+Format = Annotated[Literal["json", "csv"], Query(alias="format")]
+
+
+@v1.get("/me", **_about(MeAnswer))
+def get_me(caller: MayRead, overview: Seen) -> Response:
+    """Whose key this is, and what it may do."""
+    return Answer(overview.me(caller))
+
+
+@v1.get("/summary", **_about(SummaryAnswer))
+def get_summary(_: MayRead, overview: Seen, hours: Hours = 24) -> Response:
+    """What an operator needs to know of the last hours, as of one moment."""
+    return Answer(overview.summary(hours))
+
+
+_CSV: Json = {"text/csv": {"schema": {"type": "string"}}}
+
+
+@v1.get("/actors/{id:path}/statement", **_about(StatementAnswer, 404, other=_CSV))
+def get_statement(
+    _: MayRead,
+    overview: Seen,
+    id: ActorId,
+    month: Month = None,
+    since: Since = None,
+    until: Until = None,
+    form: Format = "json",
+) -> Response:
+    """What an actor had, got, gave and has left in a month (default: this one), or from when until when."""
+    found = overview.statement(id, month, since, until)
+    return Answer(found) if form == "json" else Response(csv_of(found), media_type="text/csv")
+
+
+@v1.get("/actors/{id:path}/balances", **_about(BalancesAnswer, 404))
+def get_balances(
+    _: MayRead,
+    overview: Seen,
+    id: ActorId,
+    resource: Annotated[str, Query(pattern=r"^[^\x00]+$", max_length=200)],
+    month: Month = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response:
+    """A balance of an actor over time, as a step line of at most 2,000 points."""
+    return Answer(overview.balances(id, resource, month, since, until))
+
+
+@v1.get("/prompts", **_about(PromptsAnswer))
+def get_prompts(_: MayRead, overview: Seen) -> Response:
+    """What came of each version of prompt and model, shadows beside them."""
+    return Answer(overview.prompts())
+
+
+@v1.get("/proposals/{proposal_id}/story", **_about(StoryAnswer, 404))
+def get_story(_: MayRead, overview: Seen, proposal_id: ProposalId) -> Response:
+    """What was seen, said, judged, moved and settled, and what came of it since."""
+    return Answer(overview.story(proposal_id.lower()))
 
 
 # --- endpoints: what is proposed, metered, handed on ------------------------------------------------------------------
@@ -691,6 +878,26 @@ def post_close(_: MayRun, service: Desired, body: Annotated[CloseBody, _posted(C
 def get_outbox(_: MayRun, service: Desired, after: After = 0, limit: Limit = 100) -> Response:
     """Outcomes that nobody acknowledged yet, in order of seq."""
     return Answer(service.outbox(after, limit))
+
+
+_DIGEST = {
+    "kind": "digest", "day": "2026-11-22", "counts": {"executed": 94, "rejected": 2}, "seqs": [811, 812],
+    "url": "http://127.0.0.1:8080/proposals",
+    "linear": {"issue_id": ROUND_ID, "title": "2026-11-22: 96 outcomes, 2 need a look", "description": "…",
+               "priority": 3},
+}  # fmt: skip
+
+
+@v1.get("/digests", **_about(DigestsAnswer))
+def get_digests(_: MayRun, service: Desired, after: Day = "", limit: DigestLimit = 10) -> Response:
+    """Digests of the days with outcomes that nobody acknowledged yet, oldest first; `after` is a day."""
+    return Answer(service.digests(after, limit))
+
+
+@v1.get("/digests/{day}", **_about(AnyAnswer, 404, example=_DIGEST))
+def get_digest(_: MayRun, service: Desired, day: Annotated[str, Path(pattern=_DAY)]) -> Response:
+    """What came of everything on one day; `seqs` are the outcomes of it that nobody acknowledged yet."""
+    return Answer(service.digest(day))
 
 
 @v1.post("/outbox/{seq}/ack", **_about(AnyAnswer, 404, body=AckBody, example={"seq": 812, "acknowledged": True}))
@@ -789,17 +996,24 @@ def post_control(
     return Answer(service.control(caller, _asked(request, key, body, dry_run)))
 
 
-@v1.put("/constraints", **_about(ActAnswer, 409, body=ConstraintsBody))
+_TRIED = {"kind": "constraints", "seq": None, "digest": None, "epoch": 42, "at": "2026-11-22T12:00:00Z",
+          "constraints": {"max_transfer": 50}, "operator": "mia", "reason": "winter", "dry_run": True,
+          "preview": PREVIEW}  # fmt: skip
+
+
+@v1.put("/constraints", **_about(ActAnswer, 409, body=ConstraintsBody, example=_TRIED))
 def put_constraints(
     request: Request,
     caller: MayOperate,
     service: Desired,
+    overview: Seen,
     body: Annotated[ConstraintsBody, _posted(ConstraintsBody)],
     key: Key,
     dry_run: DryRun = False,
 ) -> Response:
-    """Puts the whole set of constraints in force."""
-    return Answer(service.constrain(caller, _asked(request, key, body, dry_run)))
+    """Puts the whole set of constraints in force; a dry run adds `preview`: the last days judged again under them."""
+    answer = service.constrain(caller, _asked(request, key, body, dry_run))
+    return Answer({**answer, **overview.tried(body.constraints)} if dry_run else answer)
 
 
 @v1.post("/actors", **_about(ActAnswer, 409, body=ActorBody))
@@ -1042,8 +1256,12 @@ def create(
     clock: Callable[[], int] = _now,
     max_in_flight: int = MAX_IN_FLIGHT,
     deadline_s: float = DEADLINE_S,
+    prices: Prices | None = None,
 ) -> FastAPI:
-    """The app of one grid. Without its database it lives and says 503, until that is back."""
+    """The app of one grid. Without its database it lives and says 503, until that is back.
+
+    `prices` are in place of the project's, see `gemini.prices`.
+    """
     desk = Desk(url, grid, public_url, clock, max_in_flight, deadline_s)
 
     @asynccontextmanager
@@ -1059,7 +1277,7 @@ def create(
             await anyio.to_thread.run_sync(desk.close)
 
     app = FastAPI(title="gridgov", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.desk = desk
+    app.state.desk, app.state.prices = desk, prices
     app.router.routes += [*v1.routes, *health.routes]  # `include_router` would build them anew in the first request
     app.add_middleware(Gate, desk=desk)
     for kind, handler in ((HTTPException, _on_http), (RequestValidationError, _on_invalid), (GridgovError, _on_ours)):
@@ -1124,13 +1342,19 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    url: str, grid: str, host: str, port: int, public_url: str, ready: Callable[[str], None] | None = None
+    url: str,
+    grid: str,
+    host: str,
+    port: int,
+    public_url: str,
+    ready: Callable[[str], None] | None = None,
+    prices: Prices | None = None,
 ) -> None:
     """Serves a grid until it is told to stop; then finishes what it took on. `ready` is told the address.
 
     Raises BadInput where there is no such grid; a database that is away is waited for. Log lines go to stderr.
     """
-    app = create(url, grid, public_url)
+    app = create(url, grid, public_url, prices=prices)
     try:
         app.state.desk.open()
     except Unreachable as error:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gridgov import __version__, experiments, operations, settings, up
+from gridgov import __version__, deploy, experiments, operations, settings, up
 from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError, ProposerFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gridgov.model import WorldState
+    from gridgov.postgres import Reader
     from gridgov.progress import Telling
     from gridgov.source import Source
     from sim.live import Live
@@ -92,6 +93,16 @@ def _source(text: str) -> Source:
     return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
 
 
+def _reader() -> Reader:
+    """The grid that is in production, to be asked for sums."""
+    from gridgov.postgres import Reader
+
+    context = click.get_current_context()
+    reader = Reader(context.with_resource(operations.database()), settings.load().grid, 1)
+    context.call_on_close(reader.close)
+    return reader
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -126,7 +137,7 @@ def gridgov() -> None:
     """
 
 
-for command in (*operations.COMMANDS, *up.COMMANDS, *experiments.COMMANDS):
+for command in (*operations.COMMANDS, *up.COMMANDS, *deploy.COMMANDS, *experiments.COMMANDS):
     gridgov.add_command(command)
 
 
@@ -386,6 +397,37 @@ def explain(source: str, proposal_id: str, as_json: bool) -> None:
         _document(story)
     else:
         show_story(_console(), story)
+
+
+@gridgov.command()
+@click.option("--actor", required=True, help="Whose statement.")
+@click.option("--month", metavar="YYYY-MM", help="Such as 2026-11, in UTC; default: all that there is.")
+@click.option("--from", "since", metavar="TIME", help="Instead of a month: a day, or a time in UTC.")
+@click.option("--until", metavar="TIME", help="As --from; what happened then is left out.")
+@click.option("--source", default="postgres", show_default=True, help="The history.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV and nothing else.")
+@json_option
+def statement(
+    actor: str, month: str | None, since: str | None, until: str | None, source: str, as_csv: bool, as_json: bool
+) -> None:
+    """An actor's statement of account: opening, what came and from whom, what left and to whom, closing."""
+    from gridgov import statement as stated
+    from gridgov.statement_rows import csv_of
+    from sim.report_statement import show_statement
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json are two forms; choose one.")
+    when = stated.period(month, since, until) or stated.ALWAYS
+    if source == "postgres":
+        found = stated.of_grid(_reader(), actor, when)
+    else:
+        found = stated.of_source(_source(source), actor, when)
+    if as_csv:
+        click.echo(csv_of(found.document()), nl=False)
+    elif as_json:
+        _document(found.document())
+    else:
+        show_statement(_console(), found.document())
 
 
 @gridgov.command()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gridgov.amounts import to_json, to_minor
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord, Settlement
 from gridgov.model import Code, LedgerEntry, Outcome, Resource, Violation
 from gridgov.replay import fold
-from gridgov.source import Source
 from gridgov.state import State
 from gridgov.wire import decision_json, timestamp, violation_json, world_state_json
 from gridgov.words import words
+
+if TYPE_CHECKING:
+    from gridgov.source import Source
 
 Json = dict[str, Any]
 
@@ -37,29 +39,34 @@ Story = dict[str, Any]
 """
 
 
-def explain(source: Source, proposal_id: str) -> Story:
-    """Tells a proposal's story from its history.
+Begun = tuple[State, Iterable[JournalRecord]]
+"""The state at the close of an epoch before a proposal, and the records from there on: all that its story needs."""
+
+
+def explain(source: Source, proposal_id: str, begun: Begun | None = None) -> Story:
+    """Tells a proposal's story from its history; from its beginning, unless it is given where to begin.
 
     Raises BadInput where there is no such proposal, Damaged where the history is not what it was.
     Complexity: O(records up to the proposal, or to the settlement of its hold).
     """
-    wanted = _whole(source, proposal_id.strip().lower())
-    state, story, example = State(), None, None
-    for record in source.records():
+    wanted = proposal_id if begun is not None else _whole(source, proposal_id.strip().lower())
+    state, records = begun if begun is not None else (State(), source.records())
+    story, example = None, None
+    for record in records:
         payload = record.payload
         if isinstance(payload, Decision) and payload.proposal_id == wanted:
-            story = _decided(source, state, record, payload)
+            story = decided(state, record, payload, _interaction(source, wanted))
             if payload.outcome is not Outcome.HELD:
                 return story
         elif story is not None and isinstance(payload, Settlement) and payload.proposal_id == wanted:
-            story["settled"] = _settled(state, record, payload)
+            story["settled"] = settled(state, record, payload)
             story["outcome"] = payload.outcome.value
             return story
         else:
             fold(state, record)
             example = payload.proposal_id if isinstance(payload, Decision) and example is None else example
     if story is None:
-        story = _shadow(source, wanted)
+        story = _shadow(source, wanted, None if begun is None else state)
     if story is None:
         hint = f"its first is {example}" if example is not None else "it has none"
         raise BadInput(f"{source.path}: there is no proposal {proposal_id}; {hint}")
@@ -75,20 +82,20 @@ def _whole(source: Source, start: str) -> str:
     return near[0] if len(near) == 1 else start
 
 
-def _decided(source: Source, state: State, record: JournalRecord, decision: Decision) -> Story:
-    """The story up to the decision; folds its record."""
+def told(state: State, record: JournalRecord, decision: Decision, interaction: Json | None) -> Story:
+    """What was seen, said and judged, on the state as it was before the record; nothing is moved."""
     resources = state.resources
     seen: Json = {
         "world_state": world_state_json(state.world_state()),
         "moved_since": decision.state_moved,
-        "interaction": _interaction(source, decision.proposal_id),
+        "interaction": interaction,
     }
-    told = decision_json(decision, resources)
-    said = {key: told[key] for key in ("transfers", "reasoning", "fault") if key in told}
+    asked = decision_json(decision, resources)
+    said = {key: asked[key] for key in ("transfers", "reasoning", "fault") if key in asked}
     judged = {
         "outcome": decision.outcome.value,
         "violations": in_words(decision.violations, resources),
-        **({"granted": told["granted"]} if "granted" in told else {}),
+        **({"granted": asked["granted"]} if "granted" in asked else {}),
         **({"held_until": decision.held_until} if decision.held_until is not None else {}),
     }
     return {
@@ -101,14 +108,19 @@ def _decided(source: Source, state: State, record: JournalRecord, decision: Deci
         "at": timestamp(record.at),
         "shadow": False,
         "seen": seen,
-        "said": {**said, "raw": _reply(seen["interaction"])},
+        "said": {**said, "raw": _reply(interaction)},
         "judged": judged,
-        "moved": _moved(state, record),
+        "moved": {"entries": [], "balances": []},
         "settled": None,
     }
 
 
-def _settled(state: State, record: JournalRecord, settlement: Settlement) -> Json:
+def decided(state: State, record: JournalRecord, decision: Decision, interaction: Json | None) -> Story:
+    """The story up to the decision; folds its record."""
+    return told(state, record, decision, interaction) | {"moved": _moved(state, record)}
+
+
+def settled(state: State, record: JournalRecord, settlement: Settlement) -> Json:
     """How a hold ended; folds its record."""
     return {
         "seq": record.seq,
@@ -154,12 +166,15 @@ def _entry(entry: LedgerEntry, resources: Mapping[str, Resource]) -> Json:
 
 def _interaction(source: Source, proposal_id: str) -> Json | None:
     """What the export keeps of the exchange with a model, with the line as JSON."""
-    for row in source.named("interaction", proposal=proposal_id):
-        found = {key: _plain(value) for key, value in row.items() if value is not None}
-        with suppress(ValueError):
-            found["line"] = json.loads(found.get("line") or "null")
-        return found
-    return None
+    return next((exchange_of(row) for row in source.named("interaction", proposal=proposal_id)), None)
+
+
+def exchange_of(row: Mapping[str, Any]) -> Json:
+    """What a row of an export's interactions says, with the line as JSON."""
+    found = {key: _plain(value) for key, value in row.items() if value is not None}
+    with suppress(ValueError):
+        found["line"] = json.loads(found.get("line") or "null")
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -175,14 +190,10 @@ def _reply(interaction: Json | None) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _shadow(source: Source, proposal_id: str) -> Story | None:
+def _shadow(source: Source, proposal_id: str, begun: State | None) -> Story | None:
     """The story of what a shadow proposed: no record holds it, so what it saw is how its epoch began."""
     for row in source.named("shadow", proposal=proposal_id):
-        state = State()
-        for record in source.records():
-            if record.seq > 1 and state.epoch >= row["epoch"]:
-                break
-            fold(state, record)
+        state = begun if begun is not None else _began(source, row["epoch"])
         asked = [
             {"from": t["actor_from"], "to": t["actor_to"], "resource": t["resource"], "amount": _amount(t)}
             for t in source.named("shadow_transfers", proposal=proposal_id)
@@ -207,6 +218,16 @@ def _shadow(source: Source, proposal_id: str) -> Story | None:
             "settled": None,
         }
     return None
+
+
+def _began(source: Source, epoch: int) -> State:
+    """The state as an epoch began."""
+    state = State()
+    for record in source.records():
+        if record.seq > 1 and state.epoch >= epoch:
+            break
+        fold(state, record)
+    return state
 
 
 def _amount(transfer: Json) -> int | float | str:

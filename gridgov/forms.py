@@ -317,6 +317,30 @@ class PageAnswer(BaseModel):
     next: int | None
 
 
+class DigestsAnswer(BaseModel):
+    """A page of digests, and the `after` of the next one: null where this is the last."""
+
+    model_config = ConfigDict(title="Digests", json_schema_extra={"examples": [{"items": [], "next": None}]})
+
+    items: list[dict[str, Any]]
+    next: str | None
+
+
+class RecentAnswer(BaseModel):
+    """A page, newest first, and the `before` of the next one: null where there is nothing before.
+
+    It may have few items, or none: `looked_back_to` is the number down to which everything was looked at.
+    """
+
+    model_config = ConfigDict(
+        title="Recent", json_schema_extra={"examples": [{"items": [], "next": None, "looked_back_to": 1}]}
+    )
+
+    items: list[dict[str, Any]]
+    next: int | None
+    looked_back_to: int
+
+
 class AnyAnswer(BaseModel):
     """An object; the example shows it."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -27,12 +26,6 @@ from gridgov.errors import BadInput, CheckFailed
 if TYPE_CHECKING:
     from gridgov.journal import Activation, Genesis
     from gridgov.ledger import Ledger
-
-SCENARIO = Path("scenarios/seed.yaml")
-"""The grid that `up` makes where nobody says which."""
-
-FIRST_KEY = "operator"
-"""The name of the key that `up` makes."""
 
 
 def clock() -> int:
@@ -252,14 +245,14 @@ def rebuild(as_json: bool) -> None:
 
 
 @contextmanager
-def _until_told() -> Iterator[None]:
+def until_told() -> Iterator[None]:
     """Ctrl-C and SIGTERM are how what serves is ended: both end the block, and everything around it is put away."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         yield
 
 
-def _check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int) -> None:
     """Raises BadInput where somebody listens there already, or nobody could."""
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
@@ -279,70 +272,17 @@ port_option = click.option(
 @port_option
 def serve(host: str, port: int) -> None:
     """Serve the app over HTTP, until Ctrl-C; what was acknowledged is finished first."""
-    from gridgov import api
+    from gridgov import api, gemini
 
     own = settings.load()
+    prices = gemini.prices(own.prices)
     public = own.public_url or f"http://{host}:{port}"
-    _check_free(host, port)
-    with _until_told(), database() as url:
-        api.serve(url, own.grid, host, port, public, ready=lambda at: click.echo(f"serving {own.grid} at {at}"))
-
-
-@click.command()
-@click.option("--scenario", type=click.Path(path_type=Path), help=f"What a new grid begins with (default: {SCENARIO}).")
-@host_option
-@port_option
-def up(scenario: Path | None, host: str, port: int) -> None:
-    """Bring all of it up on this machine: a Postgres of our own, a grid, a first key and the app. Ctrl-C ends it."""
-    from gridgov import api
-    from gridgov.postgres import migrate as migrated
-
-    own, at = settings.load(), clock()
-    _check_free(host, port)
-    with _until_told(), database(create=True) as url:
-        migrated(url, own.grid)
-        empty = _empty(url, own.grid)
-        if scenario is not None or empty:
-            begin(url, own.grid, genesis(scenario or SCENARIO, at), at)
-        click.echo(f"grid      {own.grid}" + (f", begun from {scenario or SCENARIO}" if empty else ", as it was"))
-        click.echo(f"database  {_without_password(url)}")
-        click.echo(f"key       {_first_key(url, own.grid)}")
+    check_free(host, port)
+    with until_told(), database() as url:
         api.serve(
-            url, own.grid, host, port, own.public_url or f"http://{host}:{port}",
-            ready=lambda address: click.echo(f"app       {address}  (Ctrl-C ends all of it)"),
+            url, own.grid, host, port, public, prices=prices,
+            ready=lambda at: click.echo(f"serving {own.grid} at {at}"),
         )  # fmt: skip
-    click.echo("stopped")
-
-
-def _without_password(url: str) -> str:
-    """An address as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@]*@|(password=)\S+", lambda m: f"{m[1]}:***@" if m[1] else f"{m[2]}***", url)
-
-
-def _empty(url: str, grid: str) -> bool:
-    from gridgov.postgres import Reader
-
-    reader = Reader(url, grid, 1)
-    try:
-        return reader.record(1) is None
-    finally:
-        reader.close()
-
-
-def _first_key(url: str, grid: str) -> str:
-    """A key for whoever brings a grid up first; after that, those that there are."""
-    from gridgov.auth import Keys
-
-    store = Keys(url, grid)
-    try:
-        known = [view.name for view in store.listing()]
-        if known:
-            return f"those that there are: {', '.join(known)} (`gridgov keys create` makes another)"
-        return (
-            f"{store.create(FIRST_KEY, ['operate'], clock())}  (named {FIRST_KEY}, may do everything; not shown again)"
-        )
-    finally:
-        store.close()
 
 
 @click.command()
@@ -449,4 +389,4 @@ def _activate(activation: Activation) -> None:
 
 PROMPT_COMMANDS: tuple[click.Command, ...] = (prompt_activate, prompt_back)
 
-COMMANDS: tuple[click.Command, ...] = (migrate, keys, rebuild, serve, up, doctor, psql)
+COMMANDS: tuple[click.Command, ...] = (migrate, keys, rebuild, serve, doctor, psql)

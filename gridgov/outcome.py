@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from uuid import UUID
 
 from gridgov.amounts import plain, plain_decimal, to_json
 from gridgov.journal import Decision, JournalRecord, Override, Payload, Reversal, Settlement
@@ -132,9 +133,15 @@ def _url(payload: Outcomes, public_url: str) -> str:
 
 def _issue_id(payload: Outcomes, seq: int) -> str:
     """One issue for each proposal, whatever becomes of it; what a person does by hand has one of its own."""
-    if isinstance(payload, Decision | Settlement):
-        return uuid5(f"linear/{payload.proposal_id}")
-    return uuid5(f"linear/{payload.request or seq}")
+    return issue_id(str(payload.proposal_id if isinstance(payload, Decision | Settlement) else payload.request or seq))
+
+
+def issue_id(about: str) -> str:
+    """The id of the issue about something, always the same.
+
+    Linear takes an id from a client as a UUID of version 4, so it says that it is one.
+    """
+    return str(UUID(bytes=UUID(uuid5(f"linear/{about}")).bytes, version=4))
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -149,6 +156,14 @@ _DONE = {
 }
 
 _SETTLED = {"approve": "approved", "reject": "rejected", "expire": "expired: nobody decided in time"}
+
+_FAULT = {
+    Outcome.MALFORMED: "The reply is no proposal, so nothing of it was applied.",
+    Outcome.UNAVAILABLE: "Nobody answered, so nothing was decided.",
+}
+
+_PLACE = re.compile(r"^transfers\[(\d+)\]: ")
+"""How `words` names a transfer, counted from 0; people count from 1, as the table does."""
 
 _BY_HAND = {"override": "by hand", "reversal": "taken back"}
 
@@ -194,7 +209,8 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Iterable[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Iterable[str]]) -> str:
+    """A table in Markdown, of at most `SHOWN` rows; the cells are Markdown already."""
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join(' --- ' for _ in head)}|"]
     lines += [f"| {' | '.join(row)} |" for row in rows[:SHOWN]]
     more = f"\n\n... and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
@@ -222,23 +238,27 @@ def _description(
         parts += ["### Reasoning", fenced(cut) + more]
     parts += ["### Verdict", _verdict(payload, about, resources)]
     if balances:
-        parts += ["### Balances", _table(("actor", "resource", "before", "after"), _changes(balances, resources))]
+        parts += _balances(balances, resources)
     parts += ["### Ledger", _ledger(record, payload, url)]
     return "\n\n".join(parts) + "\n"
 
 
 def _transfers(transfers: Sequence[Transfer], about: Payload, resources: Resources) -> str:
-    """The transfers, with what was asked for beside what an allocation granted."""
-    rows = [[code(t.actor_from), code(t.actor_to), code(_amount(t, resources))] for t in transfers]
+    """The transfers, numbered, with what was asked for beside what an allocation granted."""
+    rows = [
+        [str(n), code(t.actor_from), code(t.actor_to), code(_amount(t, resources))] for n, t in enumerate(transfers, 1)
+    ]
     if not isinstance(about, Decision) or about.granted is None:
-        return _table(("from", "to", "amount"), rows)
+        return table(("transfer", "from", "to", "amount"), rows)
     asked = [code(_amount(t, resources)) for t in about.transfers]
-    return _table(("from", "to", "granted", "asked for"), [[*row, own] for row, own in zip(rows, asked, strict=True)])
+    head = ("transfer", "from", "to", "granted", "asked for")
+    return table(head, [[*row, own] for row, own in zip(rows, asked, strict=True)])
 
 
 def _summary(record: JournalRecord, payload: Outcomes, about: Payload) -> str:
     who = f", proposed by {code(about.proposer)}" if isinstance(about, Decision) else ""
-    lines = [f"**{_DONE[payload.outcome]}** in epoch {record.epoch}, {timestamp(record.at)}{who}."]
+    at = timestamp(record.at)[:19].replace("T", " ")
+    lines = [f"**{_DONE[payload.outcome]}** in epoch {record.epoch}, {at} UTC{who}."]
     if isinstance(payload, Settlement):
         who = f" by {code(payload.operator)}: {code(payload.reason)}" if payload.operator else ""
         lines.append(f"It was held, and {_SETTLED[payload.decision]}{who}.")
@@ -251,11 +271,12 @@ def _summary(record: JournalRecord, payload: Outcomes, about: Payload) -> str:
 
 def _verdict(payload: Outcomes, about: Payload, resources: Resources) -> str:
     if isinstance(about, Decision) and about.fault:
-        return f"- {code(about.fault)}: {code(about.detail)}"
+        return f"{_FAULT[payload.outcome]}\n\n- {code(about.fault)}: {code(about.detail)}"
     if payload.violations:
         more = len(payload.violations) - SHOWN
         lines = [_violated(v, resources) for v in payload.violations[:SHOWN]]
-        return "\n".join([*lines, f"- ... and {more} more"] if more > 0 else lines)
+        all_of_it = "\n".join([*lines, f"- ... and {more} more"] if more > 0 else lines)
+        return f"Nothing of it was applied, because:\n\n{all_of_it}"
     if payload.outcome is Outcome.NOOP:
         return "- No transfers, on purpose."
     if payload.outcome is Outcome.HELD:
@@ -264,16 +285,21 @@ def _verdict(payload: Outcomes, about: Payload, resources: Resources) -> str:
 
 
 def _violated(violation: Violation, resources: Resources) -> str:
-    return f"- {code(violation.code.value)}: {code(words(violation, resources))}"
+    said = _PLACE.sub(lambda found: f"transfer {int(found[1]) + 1}: ", words(violation, resources))
+    return f"- {code(violation.code.value)}: {code(said)}"
 
 
-def _changes(balances: Balances, resources: Resources) -> list[list[str]]:
+def _balances(balances: Balances, resources: Resources) -> list[str]:
+    """The heading and the table of what everyone has that is named: before and after, or once where nothing changed."""
+    changed = any(before != after for before, after in balances.values())
     rows = []
-    for (actor, name), (before, after) in balances.items():
+    for (actor, name), both in balances.items():
         scale, unit = resources[name].scale, resources[name].unit
-        amounts = [f"{plain(amount, scale)} {unit}" for amount in (before, after)]
-        rows.append([code(actor if actor != BOUNDARY else "grid (boundary)"), code(name), *map(code, amounts)])
-    return rows
+        amounts = [code(f"{plain(amount, scale)} {unit}") for amount in (both if changed else both[:1])]
+        rows.append([code(actor if actor != BOUNDARY else "grid (boundary)"), code(name), *amounts])
+    if changed:
+        return ["### Balances", table(("actor", "resource", "before", "after"), rows)]
+    return ["### Balances, unchanged", table(("actor", "resource", "balance"), rows)]
 
 
 def _ledger(record: JournalRecord, payload: Outcomes, url: str) -> str:
@@ -282,5 +308,6 @@ def _ledger(record: JournalRecord, payload: Outcomes, url: str) -> str:
         numbers = f"Entry {made[0]}" if len(made) == 1 else f"Entries {made[0]} to {made[-1]}"
         first = f"{numbers}: {url}"
     else:
-        first = f"No entry: {url}"
-    return f"{first}\n\nJournal record {code(f'{record.seq}:{record.digest.hex()}')}"
+        first = f"No entry. More about it: {url}"
+    noted = code(f"{record.seq}:{record.digest.hex()}")
+    return f"{first}\n\nJournal record {noted}, as `gridgov verify --expect-head` takes it"

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import psycopg
@@ -453,7 +453,8 @@ def state_at(connection: Connection, epoch: int) -> State:
 def state_after(connection: Connection, seq: int) -> State:
     """The state right after a journal record, but for what no judgement of a proposal looks at.
 
-    The caller holds a snapshot. Complexity: as `load_state`, and O(entries since). Raises Damaged.
+    The caller holds a snapshot. Complexity: as `load_state`, and O(entries since, or until then: whichever are fewer).
+    Raises Damaged.
     """
     state = State()
     close = _one(connection, "close_before", until=seq)
@@ -469,6 +470,19 @@ def state_after(connection: Connection, seq: int) -> State:
     state.seq, state.digest, state.at = head.seq, head.digest, head.at
     state.epoch = head.epoch + (head.kind in ("genesis", "close"))
     state.entries = _entry_as_of(connection, seq)
+    if state.entries < _row(connection, "last_entry")[0] // 2:
+        declared_ = state.balances
+        moved = _amounts(state, connection.execute(query("balances_at"), {"until": state.entries}))
+        state.balances = {name: dict.fromkeys(held, 0) | moved[name] for name, held in declared_.items()}
+    else:
+        state.balances = _balances_then(connection, state)
+    between = {"after": before, "until": state.entries}
+    state.sent = _amounts(state, connection.execute(query("sent_between"), between))
+    return state
+
+
+def _balances_then(connection: Connection, state: State) -> dict[str, dict[str, int]]:
+    """Balances as they were after the state's last entry: those of now, less what came after it."""
     listed = {(actor, name) for name, held in state.balances.items() for actor in held}
     rows = connection.execute(query("balances_then"), {"after": state.entries}).fetchall()
     unsure = [(a, name) for a, name, amount, since in rows if since and not amount and (a, name) not in listed]
@@ -476,10 +490,7 @@ def state_after(connection: Connection, seq: int) -> State:
     which = {"actors": _array(a for a, _ in ids), "resources": _array(_quoted(name) for _, name in ids)}
     used = connection.execute(query("used_before"), {**which, "until": state.entries}).fetchall() if ids else []
     unused = set(unsure) - {ids[actor, name] for actor, name in used}
-    state.balances = _amounts(state, (row[:3] for row in rows if row[:2] not in unused))
-    between = {"after": before, "until": state.entries}
-    state.sent = _amounts(state, connection.execute(query("sent_between"), between))
-    return state
+    return _amounts(state, (row[:3] for row in rows if row[:2] not in unused))
 
 
 def _stand(connection: Connection, state: State, which: dict[str, Any]) -> None:
@@ -1606,6 +1617,13 @@ class Pool:
             connection.close()
 
 
+class Ask(Protocol):
+    """Rows of a query by its name, each by column."""
+
+    def __call__(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        """The rows."""
+
+
 class Reader:
     """A grid as it is committed, for many threads: what it shows was durable when it was asked, whoever wrote it.
 
@@ -1672,16 +1690,25 @@ class Reader:
     def rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
         """Rows of a query by its name, each by column."""
 
-        def asked(connection: Connection) -> list[dict[str, Any]]:
-            cursor = connection.execute(query(name), values)
-            keys = [column.name for column in cursor.description or ()]
-            return [dict(zip(keys, row, strict=True)) for row in cursor]
+        return self.pool.ask(lambda connection: _by_column(connection.execute(query(name), values)))
+
+    def at_one_moment(self, question: Callable[[Ask], T]) -> T:
+        """What a question comes to whose parts are all asked of the same moment; it must be one to be asked twice."""
+
+        def asked(connection: Connection) -> T:
+            with _snapshot(connection):
+                return question(lambda name, **values: _by_column(connection.execute(query(name), values)))
 
         return self.pool.ask(asked)
 
     def close(self) -> None:
         """Lets go of the database."""
         self.pool.close()
+
+
+def _by_column(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    keys = [column.name for column in cursor.description or ()]
+    return [dict(zip(keys, row, strict=True)) for row in cursor]
 
 
 def acknowledge(connection: Connection, seq: int, reference: str, at: int) -> None:
@@ -1718,6 +1745,27 @@ def close_of(connection: Connection, epoch: int) -> JournalRecord | None:
     return _one(connection, "close_of", epoch=epoch)
 
 
+def history(connection: Connection, since: int, most: int) -> tuple[State, list[JournalRecord], bool]:
+    """The state at a time (microseconds), the records from then on, the last `most` of them, and whether that is all.
+
+    Complexity: as `state_after`, and O(records from then on, no more than `most`).
+    """
+    with _snapshot(connection):
+        (head,) = connection.execute(query("last_seq")).fetchone() or (0,)
+        (before,) = connection.execute(query("record_before"), {"at": timestamp(since)}).fetchone() or (0,)
+        begun = max(1, before)
+        first = max(begun, head - most)
+        state = state_after(connection, first)
+        rows = connection.execute(query("records"), {"after": first, "limit": most}).fetchall()
+    return state, [_decoded(body, found) for _, body, found in rows], first == begun
+
+
+def stood(connection: Connection, seq: int) -> State:
+    """The state right after a journal record, see `state_after`, in a snapshot of its own."""
+    with _snapshot(connection):
+        return state_after(connection, seq)
+
+
 def balances_after(connection: Connection, asked: Sequence[tuple[int, Sequence[Pair]]]) -> list[dict[Pair, int]]:
     """What was there right after each record: (seq, pairs) in order of seq, minor units; unlisted pairs are absent.
 
@@ -1748,7 +1796,7 @@ def balances_after(connection: Connection, asked: Sequence[tuple[int, Sequence[P
 
 
 def _entry_as_of(connection: Connection, seq: int) -> int:
-    row = connection.execute(query("entry_as_of"), {"seq": seq}).fetchone()
+    row = connection.execute(query("entry_before"), {"seq": seq}).fetchone()
     return 0 if row is None else int(row[0])
 
 

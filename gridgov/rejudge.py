@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import attrgetter
@@ -39,6 +39,7 @@ from gridgov.journal import (
 )
 from gridgov.ledger import MemoryLedger
 from gridgov.model import BOUNDARY, Code, Constraints, Kind, LedgerEntry, Outcome, Proposal, Resource, Seen, Violation
+from gridgov.postgres import copied
 from gridgov.replay import fold
 from gridgov.source import Source
 from gridgov.state import State
@@ -71,6 +72,20 @@ def rejudge(source: Source, terms: Terms) -> WhatIf:
     """
     made = _Rejudging(source, terms)
     for record in source.records():
+        made.take(record)
+    return made.found()
+
+
+def rejudge_since(source: Source, opening: State, records: Iterable[JournalRecord], constraints: Constraints) -> WhatIf:
+    """Judges the records that follow a state again, under these constraints whatever history changes them to.
+
+    As `rejudge`, but that what came before the opening stays as it was; `opening` moves on with history. Auto-pause
+    counts from the opening on. Complexity: O(records + entries).
+    """
+    made = _Onward(
+        source, Terms(edit=lambda *_: constraints, from_epoch=opening.epoch), Engine(MemoryLedger()), opening
+    )
+    for record in records:
         made.take(record)
     return made.found()
 
@@ -588,7 +603,7 @@ class _Rejudging:
 
     def _twin(self, id_: int) -> LedgerEntry | None:
         """What stands here for an entry of history: of the same record, from and to the same, in the same order."""
-        entry = self.entries[id_ - 1]
+        entry = self.entries[id_ - self.entries[0].id]
         seq = self.seqs.get(entry.seq)
         if seq is None:
             return None
@@ -664,6 +679,43 @@ class _Rejudging:
         if any(e.kind is Kind.GROW for e in self.entries) and self.records:
             notes.append("growth is as much as history had, whatever the balance that grows")
         return notes
+
+
+class _Later(MemoryLedger):
+    """A ledger in memory that goes on from a record: what was before it is elsewhere."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def append(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
+        """Takes the record that follows the last one, with its entries."""
+        super().append(record._replace(seq=record.seq - self._after), entries)
+
+
+@dataclass
+class _Onward(_Rejudging):
+    """History from a state on, under the terms from the first record on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.begun = True
+        self.before = self.history.entries
+        self.engine.ledger, self.engine.state = _Later(self.history.seq), copied(self.history)
+        self.engine.state.constraints = self._edited(self.history.constraints)
+
+    def _by_hand(self, record: JournalRecord, old: Override | Reversal) -> None:
+        if isinstance(old, Reversal):  # `transfers` move each entry back, in the order of `reverses`
+            self.taken_back = dict(zip(old.reverses, old.transfers, strict=True))
+        super()._by_hand(record, old)
+
+    def _twin(self, id_: int) -> LedgerEntry | None:
+        """What was made before the opening is the same on both sides."""
+        if id_ > self.before:
+            return super()._twin(id_)
+        giver, taker, resource, amount = self.taken_back[id_]
+        assert type(amount) is int, "an entry is exact"
+        return LedgerEntry(id_, None, taker, giver, resource, amount, self.history.at, 0, 0, Kind.TRANSFER)
 
 
 def _made_by(entries: Sequence[LedgerEntry], seq: int, like: LedgerEntry) -> list[LedgerEntry]:

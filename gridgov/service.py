@@ -11,12 +11,12 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from gridgov import postgres
+from gridgov import daily, postgres
 from gridgov.amounts import plain
 from gridgov.auth import PLANNER, SHADOW, Caller, check_name
 from gridgov.decide import decide, faulted, overridden, reversed_, settled
@@ -108,6 +108,12 @@ SHOWN = 16
 PAGE_BYTES = 4_000_000
 CHUNK = 100
 """A page ends after so many bytes; rows are fetched so many at once."""
+
+LOOKED_AT = {"proposals": 20_000, "ledger": 200_000, "journal": 50_000}
+"""A page that looks back ends after so many rows, however few of them are what is looked for."""
+
+DIGESTED = 1_000
+"""So many outcomes are handed on with one digest; those beyond come with the next."""
 
 LAG_MAX = 10_000
 """The outbox is counted no further."""
@@ -424,6 +430,10 @@ class Service:
             dry_run=dry_run,
         )
 
+    def outcome(self, record: JournalRecord, held: Decision | None, balances: Balances) -> Json:
+        """An outcome as the API answers it, with the balances (minor units) that somebody looked up."""
+        return self._told(record, held, balances)
+
     def _recorded(self, record: JournalRecord) -> Json:
         """A record as it was answered first."""
         if isinstance(record.payload, Outcomes):
@@ -463,6 +473,10 @@ class Service:
     def _dry(self, question: Callable[[State], _Told]) -> Json:
         told = self._look(question)
         return self._told(told.record, told.held, told.balances or {}, True)
+
+    def now(self) -> int:
+        """Microseconds since 1970, by the clock that records are stamped by."""
+        return self._clock()
 
     # --- proposals ----------------------------------------------------------------------------------------------------
 
@@ -1096,6 +1110,43 @@ class Service:
                 found[key] = row[key]
         return {**found, "digest": row["digest"].hex()}
 
+    def back(self, what: str, before: int, limit: int, since: str | None, until: str | None, **filters: Any) -> Json:
+        """A page of proposals, ledger or journal, newest first, of those before a cursor (0: the newest) and in a time.
+
+        It ends where its rows are long, or many and other than what is looked for; `looked_back_to` says how far it
+        looked, and `next` goes on from there. Complexity: O(`LOOKED_AT`), at any size.
+        """
+        shown = {"proposals": self._proposal_json, "ledger": _entry_json, "journal": _journal_json}[what]
+        cursor, epoch = "id" if what == "ledger" else "seq", filters.get("epoch")
+        low, high = self._between(what, since, until, epoch)
+        upper = high if not before else min(before - 1, high)
+        lowest = max(low, upper - LOOKED_AT[what])
+        items: list[Json] = []
+        size, at = 0, upper
+        while at > lowest and len(items) < limit and size < PAGE_BYTES:
+            most = min(CHUNK, limit - len(items))
+            rows = self.reader.rows(f"{what}_back", before=at + 1, after=lowest, limit=most, **filters)
+            found = [shown(row) for row in rows]
+            items += found
+            size += sum(len(json.dumps(item, default=str)) for item in found)
+            at = found[-1][cursor] - 1 if len(rows) == most else lowest
+        return {"items": items, "next": at + 1 if at > low else None, "looked_back_to": at + 1}
+
+    def _between(self, what: str, since: str | None, until: str | None, epoch: int | None) -> tuple[int, int]:
+        """The cursors between which a time and an epoch lie: above the first, up to the second."""
+        rows = self.reader.rows
+        low, high = 0, self.heights()[0]
+        if since is not None:
+            low = rows("record_before", at=since)[0]["seq"]
+        if until is not None:
+            high = min(high, rows("record_before", at=until)[0]["seq"])
+        if epoch is not None:
+            found = rows("epoch_between", epoch=epoch)[0]
+            low, high = max(low, found["low"]), min(high, found["high"])
+        if what == "ledger":
+            low, high = (rows("entry_before", seq=seq)[0]["id"] for seq in (low, high))
+        return low, high
+
     def ledger(self, after: int, limit: int, actor: str | None = None, **filters: Any) -> Json:
         """A page of ledger entries, in order of id."""
         own = None if actor is None else uuid5(actor)
@@ -1113,6 +1164,13 @@ class Service:
     def journal(self, after: int, limit: int, kind: str | None = None) -> Json:
         """A page of journal records as they are chained; amounts in them are minor units."""
         return self._paged("journal_page", after, limit, "seq", _journal_json, kind=kind)
+
+    def requested(self, request: str) -> Json:
+        """The journal record that answers a request that counts once. Raises NotThere."""
+        rows = self.reader.rows("by_request", request=request)
+        if not rows:
+            raise NotThere(f"there is no record of a request {request}")
+        return _journal_json(rows[0])
 
     def constraints(self) -> Json:
         """The constraints in force, and the record that set them."""
@@ -1145,6 +1203,31 @@ class Service:
         _ = self.resources  # there is a genesis
         rows = self.reader.rows("outbox_page", after=after, limit=limit)
         return _page(self._later([decode(row["body"], row["digest"]) for row in rows]) if rows else [], limit, "seq")
+
+    def digests(self, after: str, limit: int) -> Json:
+        """A page of the digests of days with outcomes that were not acknowledged yet, oldest first."""
+        _ = self.resources  # there is a genesis
+        rows = self.reader.rows("outbox_days", after=_day(after or "0001-01-01")[0], limit=limit)
+        return _page([self.digest(row["day"]) for row in rows], limit, "day")
+
+    def digest(self, day: str) -> Json:
+        """What came of everything on one day (UTC, such as 2026-11-23), and what of it was not acknowledged yet.
+
+        Raises NotThere where the day had no outcome, BadInput where it is none.
+        """
+        ends = _day(day)
+
+        def question(ask: postgres.Ask) -> tuple[Json, list[Json], list[Json]]:
+            low, high = (ask("record_before", at=end)[0]["seq"] for end in ends)
+            counts = {row["outcome"]: row["count"] for row in ask("outcomes_counted", low=low, high=high)}
+            waiting = ask("outbox_between", low=low, high=high, limit=DIGESTED)
+            return counts, ask("outcomes_between", low=low, high=high, limit=daily.MOST), waiting
+
+        counts, rows, waiting = self.reader.at_one_moment(question)
+        if not counts:
+            raise NotThere(f"nothing was decided on {day}")
+        shown = self._later([decode(row["body"], row["digest"]) for row in rows])
+        return daily.digest_json(day, counts, shown, [row["seq"] for row in waiting], self._public_url)
 
     def acknowledge(self, seq: int, reference: str) -> Json:
         """Notes that an outcome was handed on, as what; the second time changes nothing. Raises NotThere."""
@@ -1192,6 +1275,15 @@ def _append(engine: Engine, payload: Act, at: int, once: Once) -> JournalRecord:
         return engine.activate(payload, at, once)
     act = engine.pause if payload.paused else engine.resume
     return act(at, payload.operator, payload.reason, once)
+
+
+def _day(day: str) -> tuple[str, str]:
+    """When a day of UTC begins and ends, as text. Raises BadInput where it is none."""
+    try:
+        begin = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+        return begin.isoformat(), (begin + timedelta(days=1)).isoformat()
+    except (ValueError, OverflowError):
+        raise BadInput(f"{day!r} is no day; expected such as 2026-11-23", ("day",)) from None
 
 
 # --- JSON of rows -----------------------------------------------------------------------------------------------------

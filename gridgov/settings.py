@@ -37,6 +37,21 @@ class Settings(NamedTuple):
     gemini_base_url: str | None
     """`GRIDGOV_GEMINI_BASE_URL`: where Gemini is asked; None is at Google."""
 
+    n8n: Path
+    """`GRIDGOV_N8N`: where `make n8n` installs n8n, outside of the project."""
+
+    linear_url: str | None
+    """`GRIDGOV_LINEAR_URL`: where Linear's GraphQL API is called; None is at Linear."""
+
+    linear_api_key: str | None
+    """`LINEAR_API_KEY`: the key that Linear is called with."""
+
+    webhook_token: str | None
+    """`GRIDGOV_WEBHOOK_TOKEN`: what whoever starts n8n's loop from outside has to know."""
+
+    meter_secret: str | None
+    """`GRIDGOV_METER_SECRET`: what meters sign their readings with."""
+
     prices: Path | None
     """`GRIDGOV_PRICES`: a table of prices in place of the project's, see `gemini.prices`."""
 
@@ -46,6 +61,11 @@ def _home(data: str | None) -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/gridgov")
     return (Path(data) if data else Path.home() / ".local" / "share") / "gridgov"
+
+
+def _cache(cache: str | None) -> Path:
+    """Where a user's caches go."""
+    return Path(cache) if cache else Path.home() / ".cache"
 
 
 def load() -> Settings:
@@ -61,5 +81,10 @@ def load() -> Settings:
         public_url=(given("GRIDGOV_PUBLIC_URL") or "").rstrip("/") or None,
         gemini_api_key=given("GEMINI_API_KEY") or None,
         gemini_base_url=given("GRIDGOV_GEMINI_BASE_URL") or None,
+        n8n=Path(given("GRIDGOV_N8N") or _cache(given("XDG_CACHE_HOME")) / "gridgov" / "n8n-2.41.1"),
+        linear_url=given("GRIDGOV_LINEAR_URL") or None,
+        linear_api_key=given("LINEAR_API_KEY") or None,
+        webhook_token=given("GRIDGOV_WEBHOOK_TOKEN") or None,
+        meter_secret=given("GRIDGOV_METER_SECRET") or None,
         prices=None if not (prices := given("GRIDGOV_PRICES")) else Path(prices),
     )

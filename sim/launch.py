@@ -21,6 +21,7 @@ import numpy as np
 
 from gridgov import __version__, export
 from gridgov.cassette import Interaction
+from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Decision, JournalRecord, Settlement, canonical
 from gridgov.ledger import Ledger, MemoryLedger
@@ -35,7 +36,7 @@ from sim.bound import Baseline, baselines, demanded, plan
 from sim.live import Live
 from sim.loading import load
 from sim.report import Summary
-from sim.runner import Result, Runner, Seat
+from sim.runner import Result, Runner, Seat, genesis_of
 from sim.scenario import Expectation, Scenario, Speaker
 from sim.tape import Tape
 from sim.world import World
@@ -241,6 +242,13 @@ def run_id(scenario: Scenario, genesis: str, started: datetime | None = None) ->
     if started is not None:
         said["started"] = started.isoformat()
     return hashlib.sha256(canonical(said).encode()).hexdigest()[:16]
+
+
+def foreseen(scenario: Scenario, started: datetime | None = None) -> str:
+    """The id that a run of a scenario will have, before it is played; `started` as in `run_id`."""
+    engine = Engine(MemoryLedger())
+    engine.append(genesis_of(scenario), scenario.start_at)
+    return run_id(scenario, next(iter(engine.ledger.records())).body, started)
 
 
 def identities(scenario: Scenario) -> list[dict[str, Any]]:

@@ -91,9 +91,14 @@ class Up:
 
 @contextmanager
 def up(*options):
-    """Runs `gridgov up` until the end of the block, and then as Ctrl-C ends it."""
+    """Runs `gridgov up` until the end of the block, and then as Ctrl-C ends it; no dashboard unless asked for."""
+    pages = () if "--dashboard-port" in options else ("--no-dashboard",)
     process = subprocess.Popen(
-        [*GRIDGOV, "up", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [*GRIDGOV, "up", "--port", "0", *pages, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     lines = []
     try:

@@ -17,8 +17,10 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("default"), derandomize=False, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-for _name in [name for name in os.environ if name.startswith("GRIDGOV_") or name == "GEMINI_API_KEY"]:
-    del os.environ[_name]
+_KEYS = ("GEMINI_API_KEY", "LINEAR_API_KEY")
+for _name in [name for name in os.environ if name.startswith("GRIDGOV_") or name in _KEYS]:
+    if _name != "GRIDGOV_SCREENSHOTS":  # where pictures of pages go
+        del os.environ[_name]
 os.environ["GRIDGOV_HOME"] = "/nonexistent/gridgov"  # a test that starts a Postgres of our own says where
 
 

@@ -898,7 +898,7 @@ def test_names_a_path_or_a_method_that_is_not(calm):
 
 PLANNED: dict[str, dict] = {
     "decided": {"ids": "{00000000-0000-5000-8000-000000000001}", "limit": 67},
-    "entry_as_of": {"seq": 29_990},
+    "entry_before": {"seq": 29_990},
     "balances_as_of": {"actors": f"{{{OTHER}}}", "resources": "{energy}", "after": 29_990},
     "moved_between": {"actors": f"{{{OTHER}}}", "after": 29_980, "until": 29_990},
     "outbox_lag": {"most": 10_000},

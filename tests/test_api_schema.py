@@ -37,8 +37,13 @@ ENDPOINTS = {
     ("POST", "/v1/proposals/{proposal_id}/reverse"), ("POST", "/v1/transfers"), ("POST", "/v1/ledger/{id}/reverse"),
     ("POST", "/v1/control"), ("PUT", "/v1/constraints"), ("POST", "/v1/actors"), ("PATCH", "/v1/actors/{id}"),
     ("POST", "/v1/activations"), ("POST", "/v1/flows"), ("POST", "/v1/epochs/close"), ("GET", "/v1/outbox"),
+    ("GET", "/v1/digests"), ("GET", "/v1/digests/{day}"),
     ("POST", "/v1/outbox/{seq}/ack"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/healthz/loop"),
     ("GET", "/metrics"), ("GET", "/v1/constraints"), ("GET", "/v1/control"), ("GET", "/v1/actors"),
+    ("GET", "/v1/recent/proposals"), ("GET", "/v1/recent/ledger"), ("GET", "/v1/recent/journal"),
+    ("GET", "/v1/requests/{request}"), ("GET", "/v1/me"), ("GET", "/v1/summary"), ("GET", "/v1/prompts"),
+    ("GET", "/v1/proposals/{proposal_id}/story"), ("GET", "/v1/actors/{id}/statement"),
+    ("GET", "/v1/actors/{id}/balances"),
 }  # fmt: skip
 
 

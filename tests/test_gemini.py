@@ -29,7 +29,8 @@ from gridgov.reply import about, parse_body
 from gridgov.wire import timestamp
 from sim.loading import load as load_scenario
 from sim.runner import Runner, Seat
-from sim.stubs.gemini import FINISH_REASONS, SCENARIOS, Step, Stub, packet
+from sim.stubs.gemini import FINISH_REASONS, SCENARIOS, Step, Stub
+from sim.stubs.http import packet
 from sim.stubs.replies import REPLIES
 from sim.world import World
 from tests.plays import SCENARIOS as FOLDER

@@ -26,8 +26,7 @@ BEAN_CHECK = shutil.which("bean-check", path=os.pathsep.join([str(Path(sys.execu
 @pytest.fixture
 def bean_check(tmp_path):
     """What bean-check says of lines; nothing where all is well."""
-    if BEAN_CHECK is None:
-        pytest.skip("bean-check is not installed: pip install beancount")
+    assert BEAN_CHECK is not None, "bean-check comes with the tests' packages: make test"
 
     def check(text):
         path = tmp_path / "x.beancount"

@@ -193,15 +193,14 @@ def test_export_of_production_is_a_source_for_every_command(gridgov, home):
 
 
 def test_password_of_the_database_is_never_shown(gridgov, database, monkeypatch):
-    from gridgov.operations import _without_password
     from gridgov.postgres import session_variables
+    from gridgov.up import without_password
 
     assert (
-        _without_password("postgresql://bob:hunter2@db/x?sslmode=require")
-        == "postgresql://bob:***@db/x?sslmode=require"
+        without_password("postgresql://bob:hunter2@db/x?sslmode=require") == "postgresql://bob:***@db/x?sslmode=require"
     )
-    assert _without_password("host=db password=hunter2 user=bob") == "host=db password=*** user=bob"
-    assert _without_password("postgresql://bob@db/x") == "postgresql://bob@db/x"
+    assert without_password("host=db password=hunter2 user=bob") == "host=db password=*** user=bob"
+    assert without_password("postgresql://bob@db/x") == "postgresql://bob@db/x"
     assert session_variables("postgresql://bob:hunter2@db:5433/x?connect_timeout=3") == {
         "PGUSER": "bob", "PGPASSWORD": "hunter2", "PGHOST": "db", "PGPORT": "5433", "PGDATABASE": "x",
         "PGCONNECTTIMEOUT": "3",

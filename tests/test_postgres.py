@@ -1178,6 +1178,12 @@ PLANNED = {
     "seq_shown": {"epoch": 7, "constraints_seq": 1, "entries": 29_990}, "holds_at": {"until": 29_990},
     "balances_then": {"after": 29_990}, "sent_between": {"after": 29_980, "until": 29_990},
     "journal_page": {"after": 7, "limit": 9, "kind": None},
+    "proposals_back": {"before": 29_990, "after": 29_000, "limit": 9, "outcome": None, "proposer": None, "epoch": None,
+                       "code": "max_transfer", "text": "x"},
+    "ledger_back": {"before": 29_990, "after": 29_000, "limit": 9, "actor": None, "resource": None, "kind": None,
+                    "epoch": None},
+    "journal_back": {"before": 29_990, "after": 29_000, "limit": 9, "kind": None, "epoch": None, "text": "x"},
+    "epoch_between": {"epoch": 7}, "by_request": {"request": "00000000-0000-5000-8000-000000000001"},
 }  # fmt: skip
 """What is asked again and again, with what it is asked about."""
 

@@ -140,7 +140,7 @@ def test_refuses_another_database_and_a_form_it_does_not_know(copy, runs, tmp_pa
     with duckdb.connect(str(copy)) as connection:
         connection.execute("UPDATE runs SET form = 9, version = '9.9'")
     said = refused(copy, runs, BadInput)
-    assert "was written in form 9 by gridgov 9.9, and this version reads form 1" in said
+    assert "was written in form 9 by gridgov 9.9, and this version reads form 2" in said
     with duckdb.connect(str(copy)) as connection:
         connection.execute("DELETE FROM runs")
     assert "holds no run" in refused(copy, runs, Damaged)

@@ -131,7 +131,7 @@ def test_answers_a_grid_too_large_to_be_shown_whole():
     assert policies.greedy(found).transfers
 
 
-@pytest.mark.parametrize("policy", ["greedy", "none", "random"])
+@pytest.mark.parametrize("policy", ["greedy", "hasty", "none", "random"])
 def test_wraps_the_answer_as_gemini_would(policy):
     with Stub(policy=policy) as stub:
         reply = post(stub.url).json()

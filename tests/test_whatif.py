@@ -76,6 +76,7 @@ SAME = {
     "seed": [],
     "hostile": [],
     "commons-fishery": [],
+    "fishery-shocks": [],
     "community-week": [],
     "community-year": ["epochs=30"],
     "drought": [],

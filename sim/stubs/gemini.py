@@ -14,13 +14,9 @@ import gzip
 import html
 import json
 import re
-import socket
-import struct
-import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -35,15 +31,15 @@ from gridgov.propose import Answer, Context
 from gridgov.reply import load
 from gridgov.wire import Json, declared, known
 from sim import policies
+from sim.stubs.http import Asked, Server, Threaded, packet, reset, say_nothing
 from sim.stubs.replies import REPLIES, body, said
 
 KEPT = 1_000
 """Most requests whose bodies are kept; all are counted."""
 
-BODY_MAX = 20 * 2**20
 HUGE = 11 * 2**20
 
-POLICIES = ("greedy", "none", "random")
+POLICIES = ("greedy", "hasty", "none", "random")
 
 FINISH_REASONS = (
     "FINISH_REASON_UNSPECIFIED", "MAX_TOKENS", "SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST",
@@ -64,7 +60,6 @@ STATUSES = {
     503: ("Service Unavailable", "UNAVAILABLE"),
     504: ("Gateway Timeout", "DEADLINE_EXCEEDED"),
 }
-_REASONS = {200: "OK", 302: "Found", 405: "Method Not Allowed"} | {code: found[0] for code, found in STATUSES.items()}
 
 _SECRET = frozenset({"x-goog-api-key", "authorization", "cookie", "proxy-authorization"})
 _PATH = re.compile(r"/v1(?:beta)?/models/(.+):generateContent")
@@ -147,22 +142,6 @@ class Step(NamedTuple):
     body: str | None = None
 
 
-class _Asked(NamedTuple):
-    """A request on the wire: `head` is its first line and headers."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-def packet(status: int, content: bytes, kind: str = "application/json", **headers: str) -> bytes:
-    """A whole HTTP response, to be sent in one write."""
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}", f"Content-Type: {kind}; charset=UTF-8"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode("latin-1") + content
-
-
 def error(status: int, message: str, delay_s: float | None = None) -> bytes:
     """An error as Google puts it."""
     told: Json = {"code": status, "message": message, "status": STATUSES[status][1]}
@@ -207,8 +186,7 @@ def _redirect(step: Step, good: _Good) -> bytes:
 async def _reset(step: Step, good: _Good, writer: asyncio.StreamWriter) -> bool:
     """No reply but a RST."""
     await asyncio.sleep(step.delay_s)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    reset(writer)
     return False
 
 
@@ -243,8 +221,7 @@ async def _slowly(step: Step, writer: asyncio.StreamWriter, whole: bytes, first:
 
 async def _silent(step: Step, good: _Good, writer: asyncio.StreamWriter) -> bool:
     """Nothing, until the client gives up or the stub ends."""
-    while not writer.is_closing():
-        await asyncio.sleep(0.05)
+    await say_nothing(writer)
     return False
 
 
@@ -317,6 +294,10 @@ class Script:
         self._left = deque(steps(script))
         self._played: Counter[int] = Counter()
 
+    def add(self, script: Iterable[str | Json | Step]) -> None:
+        """More steps, after those that are left."""
+        self._left.extend(steps(script))
+
     def next(self) -> Step:
         """The step of the next request."""
         if not self._left:
@@ -331,48 +312,18 @@ class Script:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-class Server:
+class GeminiServer(Server):
     """The stub in an event loop. `requests` are those that were made, oldest first, without any secret in them."""
 
     def __init__(self, script: Iterable[str | Json | Step] = (), policy: str = "greedy") -> None:
+        super().__init__()
         known(policy, POLICIES, "policy", ())
         self.policy = policy
         self.script = Script(script)
         self.requests: deque[Json] = deque(maxlen=KEPT)
         self.count = 0
-        self._open: set[asyncio.Task[None]] = set()
 
-    async def serve(self, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:
-        """Listens until it is told to stop, then drops every connection."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", port, backlog=1024)
-        try:
-            ready(server.sockets[0].getsockname()[1])
-            await stop.wait()
-        finally:
-            server.close()
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-            await server.wait_closed()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            while (asked := await _read(reader)) is not None and await self._answer(asked, writer):
-                pass
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass  # whoever asked went away, or sent what is no HTTP
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            self._open.discard(task)
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
-
-    async def _answer(self, asked: _Asked, writer: asyncio.StreamWriter) -> bool:
+    async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         """Answers one request; whether the connection can be used for another."""
         url = urlsplit(asked.target)
         found = _PATH.fullmatch(url.path)
@@ -393,7 +344,7 @@ class Server:
         await writer.drain()
         return True
 
-    async def _generate(self, asked: _Asked, model: str, writer: asyncio.StreamWriter) -> bool:
+    async def _generate(self, asked: Asked, model: str, writer: asyncio.StreamWriter) -> bool:
         self.count += 1
         n, url = self.count, urlsplit(asked.target)
         try:
@@ -437,49 +388,16 @@ class Server:
         )
 
 
-async def _read(reader: asyncio.StreamReader) -> _Asked | None:
-    """The next request of a connection; None where it was closed. Raises ValueError where it is no HTTP."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as end:
-        if not end.partial:
-            return None
-        raise
-    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        content = b""
-        while size := int((await reader.readline()).split(b";")[0], 16):
-            content += await reader.readexactly(min(size, BODY_MAX))
-            await reader.readline()
-        await reader.readline()
-    else:
-        content = await reader.readexactly(min(int(headers.get("content-length", "0")), BODY_MAX))
-    return _Asked(method, target, headers, content)
-
-
-class Stub:
+class Stub(Threaded):
     """The stub, in a thread that ends with the block; port 0 takes a free one."""
 
     def __init__(self, script: Iterable[str | Json | Step] = (), policy: str = "greedy", port: int = 0) -> None:
-        self._server = Server(script, policy)
-        self.port = port
-        self._thread = threading.Thread(target=self._run, name="stub of Gemini", daemon=True)
-        self._ready = threading.Event()
-        self.url = ""
+        self._server = GeminiServer(script, policy)
+        super().__init__(self._server, "the stub of Gemini", port)
 
     def __enter__(self) -> Stub:
-        self._thread.start()
-        assert self._ready.wait(10), "the stub could not listen"
+        self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        assert not self._thread.is_alive(), "the stub does not end"
 
     @property
     def count(self) -> int:
@@ -491,16 +409,9 @@ class Stub:
         """The questions, oldest first."""
         return list(self._server.requests)
 
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        await self._server.serve(self.port, self._listening, self._stop)
-
-    def _listening(self, port: int) -> None:
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
-        self._ready.set()
+    def answer(self, *script: str | Json | Step) -> None:
+        """More steps, for the questions from here on."""
+        self._server.script.add(script)
 
 
 def _script(path: Path | None) -> Any:
@@ -527,7 +438,7 @@ def main(port: int, policy: str, script: Path | None) -> None:
         click.echo(f"a stub of Gemini answers on {url} (GRIDGOV_GEMINI_BASE_URL={url}, any GEMINI_API_KEY)")
 
     try:
-        server = Server(_script(script), policy)
+        server = GeminiServer(_script(script), policy)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(server.serve(port, listening, asyncio.Event()))
     except (BadInput, OSError) as wrong:

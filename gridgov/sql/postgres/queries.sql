@@ -236,7 +236,7 @@ SELECT body, digest FROM journal WHERE kind = 'genesis'
 SELECT body, digest FROM journal WHERE kind = 'close' AND epoch = %(epoch)s
 
 -- name: last_entry
-SELECT coalesce(max(id), 0) FROM ledger
+SELECT coalesce(max(id), 0) AS id FROM ledger
 
 -- name: standing
 -- The records that still say something, in order: who there is, what is in force, what is needed, what is held.
@@ -272,8 +272,8 @@ trail AS MATERIALIZED (
     WHERE kind = 'proposal' AND seq > (SELECT coalesce(max(seq), 0) FROM ended)
 )
 SELECT
-    count(*) FILTER (WHERE outcome <> 'unavailable'),
-    count(*) FILTER (WHERE seq > (SELECT coalesce(max(seq), 0) FROM trail WHERE outcome <> 'unavailable'))
+    count(*) FILTER (WHERE outcome <> 'unavailable') AS refused,
+    count(*) FILTER (WHERE seq > (SELECT coalesce(max(seq), 0) FROM trail WHERE outcome <> 'unavailable')) AS unavailable
 FROM trail
 
 -- name: balances
@@ -346,6 +346,70 @@ SELECT seq, epoch, kind, at, body, digest FROM journal
 WHERE seq > %(after)s AND (%(kind)s::text IS NULL OR kind = %(kind)s)
 ORDER BY seq LIMIT %(limit)s
 
+-- name: proposals_back
+SELECT * FROM proposals
+WHERE seq < %(before)s AND seq > %(after)s
+AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+AND (%(proposer)s::text IS NULL OR proposer = %(proposer)s)
+AND (%(epoch)s::integer IS NULL OR epoch = %(epoch)s)
+AND (%(code)s::text IS NULL OR strpos(violations::text, '"code":"' || %(code)s || '"') > 0)
+AND (%(text)s::text IS NULL OR strpos(
+    lower(concat_ws(' ', proposal_id::text, proposer, reasoning, transfers::text, violations::text, fault, detail)),
+    lower(%(text)s)
+) > 0)
+ORDER BY seq DESC LIMIT %(limit)s
+
+-- name: ledger_back
+SELECT
+    l.id, l.proposal_id, f.key AS actor_from, t.key AS actor_to, l.resource, l.amount, l.executed_at, l.metadata,
+    l.seq, l.epoch, l.kind
+FROM (
+    SELECT * FROM ledger
+    WHERE id < %(before)s AND id > %(after)s
+    AND (%(actor)s::uuid IS NULL OR actor_from = %(actor)s OR actor_to = %(actor)s)
+    AND (%(resource)s::text IS NULL OR resource = %(resource)s)
+    AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+    AND (%(epoch)s::integer IS NULL OR epoch = %(epoch)s)
+    ORDER BY id DESC LIMIT %(limit)s
+) AS l
+LEFT JOIN actors AS f ON f.id = l.actor_from
+LEFT JOIN actors AS t ON t.id = l.actor_to
+ORDER BY l.id DESC
+
+-- name: journal_back
+SELECT seq, epoch, kind, at, body, digest FROM journal
+WHERE seq < %(before)s AND seq > %(after)s
+AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+AND (%(epoch)s::integer IS NULL OR epoch = %(epoch)s)
+AND (%(text)s::text IS NULL OR strpos(lower(body), lower(%(text)s)) > 0)
+ORDER BY seq DESC LIMIT %(limit)s
+
+-- name: epoch_between
+-- The records of an epoch are those after the first number, up to the second.
+SELECT
+    coalesce((SELECT seq FROM journal WHERE kind = 'close' AND epoch = %(epoch)s::integer - 1), 0) AS low,
+    coalesce((SELECT seq FROM journal WHERE kind = 'close' AND epoch = %(epoch)s), 9223372036854775807) AS high
+
+-- name: by_request
+SELECT seq, epoch, kind, at, body, digest FROM journal WHERE request_id = %(request)s::uuid
+
+-- name: outbox_days
+-- The days with an outcome that was not handed on yet.
+SELECT DISTINCT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day FROM outbox
+WHERE at >= %(after)s::timestamptz + interval '1 day'
+ORDER BY day LIMIT %(limit)s
+
+-- name: outbox_between
+SELECT seq FROM outbox WHERE seq > %(low)s AND seq <= %(high)s ORDER BY seq LIMIT %(limit)s
+
+-- name: outcomes_counted
+SELECT outcome, count(*) FROM journal WHERE seq > %(low)s AND seq <= %(high)s AND outcome IS NOT NULL GROUP BY outcome
+
+-- name: outcomes_between
+-- Those that need a person come first.
+SELECT body, digest FROM journal WHERE seq > %(low)s AND seq <= %(high)s AND outcome IS NOT NULL
+ORDER BY outcome IN ('executed', 'noop'), seq LIMIT %(limit)s
+
 -- name: outbox_page
 SELECT * FROM outbox WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s
 
@@ -394,10 +458,6 @@ RETURNING id
 -- name: decided
 SELECT body, digest FROM journal WHERE kind = 'proposal' AND proposal_id = ANY(%(ids)s::uuid[])
 ORDER BY seq DESC LIMIT %(limit)s
-
--- name: entry_as_of
--- The last entry of this record or of those before it: found from the end, so a recent one is near.
-SELECT id FROM ledger WHERE seq <= %(seq)s ORDER BY id DESC LIMIT 1
 
 -- name: balances_as_of
 -- What is there now, less what came after an entry: only those entries are looked at.
@@ -868,14 +928,19 @@ ORDER BY 1
 SELECT count(*) AS calls FROM interactions
 
 -- name: calls
--- The last exchanges with models, and what came of the round that each was for.
+-- The last exchanges with models, the newest first, and what came of the round that each was for; `broken` is the body of
+-- a decision that names broken rules.
 SELECT
-    i.proposal_id::text AS proposal_id, i.at, i.about, i.usage, i.latency_ms, d.outcome, d.body AS decision,
+    i.proposal_id::text AS proposal_id, i.at, i.usage, i.latency_ms, a.prompt, a.model_asked, a.model_answered, a.origin,
+    a.seen, a.components ->> 'prompt' AS digest, d.outcome, d.broken,
     s.epoch AS shadow_epoch, s.proposer AS shadow, s.n AS shadow_n, s.body AS shadowed, s.seen AS shadow_seen
 FROM (SELECT * FROM interactions ORDER BY id DESC LIMIT %(most)s) AS i
+CROSS JOIN LATERAL json_to_record(i.about::json) AS a (
+    prompt text, model_asked text, model_answered text, origin text, seen text, components json
+)
 LEFT JOIN LATERAL (
     SELECT
-        j.body,
+        CASE WHEN j.body NOT LIKE '%%"violations":[]%%' THEN j.body END AS broken,
         CASE
             WHEN j.outcome = 'held' THEN coalesce(
                 (SELECT e.outcome FROM journal AS e WHERE e.kind = 'settlement' AND e.proposal_id = j.proposal_id),
@@ -886,6 +951,7 @@ LEFT JOIN LATERAL (
     FROM journal AS j WHERE j.kind = 'proposal' AND j.proposal_id = i.proposal_id LIMIT 1
 ) AS d ON true
 LEFT JOIN LATERAL (SELECT * FROM shadows AS h WHERE h.proposal_id = i.proposal_id LIMIT 1) AS s ON true
+ORDER BY i.id DESC
 
 -- name: final_outcomes
 SELECT

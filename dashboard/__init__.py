@@ -1,0 +1,1 @@
+"""The dashboard: pages over production, by the API alone, and over runs, from their files."""

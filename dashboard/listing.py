@@ -1,0 +1,107 @@
+"""What the pages of proposals, entries and records share: the newest, what was before, and all of it in a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import frame, text
+from dashboard.client import Api
+
+Json = dict[str, Any]
+
+ROWS = 100
+"""Rows of a page."""
+
+EXPORTED = 100_000
+"""Most rows of a file; more are what `gridgov export postgres` is for."""
+
+RESETS = ("before",)
+"""A change of a filter begins at the newest again."""
+
+
+def times() -> dict[str, str | None]:
+    """Two fields for a span of time; what is no time is said, and left out."""
+    found: dict[str, str | None] = {}
+    left, right = st.columns(2)
+    for name, label, place in (("since", "From (UTC)", left), ("until", "Until (UTC)", right)):
+        with place:
+            said = frame.written(name, label, RESETS, placeholder="2026-11-22 12:00")
+            found[name] = text.instant(said) if said else None
+            if said and found[name] is None:
+                st.caption("This is no time: write it as 2026-11-22 12:00.")
+    return found
+
+
+def page(what: str, filters: Mapping[str, Any]) -> list[Json]:
+    """One page of what is looked for, newest first, and links to what was before."""
+    before = frame.param("before")
+    found = frame.read(f"/v1/recent/{what}", before=before if before.isdigit() else 0, limit=ROWS, **filters)
+    if found is None:
+        return []
+    items: list[Json] = found["items"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Newest", disabled=not before, key=f"{what}-newest"):
+            frame.set_param("before", None)
+            st.rerun()
+        if st.button("Older", disabled=found["next"] is None, key=f"{what}-older"):
+            frame.set_param("before", found["next"])
+            st.rerun()
+        so_far = f"looked back to number {found['looked_back_to']:,}" if found["next"] is not None else "these are all"
+        st.caption(f"{text.many(len(items), 'row')}; {so_far}.")
+    return items
+
+
+def export(what: str, filters: Mapping[str, Any], flat: Callable[[Json], Json]) -> None:
+    """Files of all that is looked for, up to `EXPORTED` rows."""
+    api = frame.api()
+    with st.popover("Export"):
+        st.caption(
+            f"All rows that the filters find, the newest {EXPORTED:,} at most. For everything, use "
+            "`gridgov export postgres --out production.duckdb`."
+        )
+        st.download_button(
+            "CSV", data=lambda: csv(rows(api, what, filters, flat)), file_name=f"{what}.csv", mime="text/csv",
+            key=f"{what}-csv", on_click="ignore",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", data=lambda: parquet(rows(api, what, filters, flat)), file_name=f"{what}.parquet",
+            mime="application/vnd.apache.parquet", key=f"{what}-parquet", on_click="ignore",
+        )  # fmt: skip
+
+
+def rows(api: Api, what: str, filters: Mapping[str, Any], flat: Callable[[Json], Json]) -> list[Json]:
+    """What is looked for as flat rows, newest first, page by page. Raises Away, Refused."""
+
+    def walked() -> Iterator[Json]:
+        before, left = 0, EXPORTED
+        while left > 0:
+            found = api.get(f"/v1/recent/{what}", 0, False, before=before, limit=min(1_000, left), **filters).body
+            yield from map(flat, found["items"])
+            left -= len(found["items"])
+            if found["next"] is None:
+                return
+            before = found["next"]
+
+    return list(walked())
+
+
+def csv(found: list[Json]) -> bytes:
+    """Rows as CSV, in UTF-8. What a spreadsheet would take for a formula begins with an apostrophe."""
+
+    def harmless(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+
+    safe = pd.DataFrame([{name: harmless(value) for name, value in row.items()} for row in found])
+    return str(safe.to_csv(index=False)).encode()
+
+
+def parquet(found: list[Json]) -> bytes:
+    """Rows as Parquet; amounts are exact, as text where they would not be numbers of one type."""
+    kept = io.BytesIO()
+    pd.DataFrame(found).to_parquet(kept, index=False)
+    return kept.getvalue()

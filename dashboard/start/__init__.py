@@ -1,0 +1,1 @@
+"""Holds the script that Streamlit runs."""
