@@ -358,20 +358,27 @@ def table(
         st.dataframe(frame, height=height, **shown)  # type: ignore[arg-type]
         return
 
-    def selected() -> None:
-        picked = st.session_state[name]["selection"]["rows"]
-        if picked:
-            chosen(picked[0])
+    # Each choice is made in a table of its own: one that comes back would bring the old choice with it.
+    times = st.session_state.get(f"chosen-{name}", 0)
+    place = f"{name}-{times}"
 
-    st.dataframe(frame, key=name, on_select=selected, selection_mode="single-row", height=height, **shown)  # type: ignore[arg-type]
+    def selected() -> None:
+        rows_picked = st.session_state[place]["selection"]["rows"]
+        if rows_picked:
+            st.session_state[f"chosen-{name}"] = times + 1
+            chosen(rows_picked[0])
+
+    st.dataframe(frame, key=place, on_select=selected, selection_mode="single-row", height=height, **shown)  # type: ignore[arg-type]
 
 
 # --- fields whose value is in the address -----------------------------------------------------------------------------
 
 
-def _bound(name: str, resets: Iterable[str]) -> dict[str, Any]:
+def _bound(name: str, value: str, resets: Iterable[str]) -> dict[str, Any]:
     """What makes a widget show a parameter of the address, and write it there; `resets` are taken out with a change."""
     place = f"field-{name}"
+    if st.session_state.get(place) != value:  # else what somebody writes right now would be overwritten
+        st.session_state[place] = value
 
     def changed() -> None:
         set_param(name, st.session_state[place])
@@ -383,8 +390,7 @@ def _bound(name: str, resets: Iterable[str]) -> dict[str, Any]:
 
 def written(name: str, label: str, resets: Iterable[str] = (), **options: Any) -> str:
     """A field for text whose value is the parameter `name`."""
-    own = _bound(name, resets)
-    st.session_state[own["key"]] = param(name)
+    own = _bound(name, param(name), resets)
     return (st.text_input(label, **own, **options) or "").strip()
 
 
@@ -400,9 +406,8 @@ def picked(
 
     `options` are shown by their values, as Markdown where they stand across the page: then `text.safe` is needed.
     """
-    own, names = _bound(name, resets), list(options)
-    there = param(name)
-    st.session_state[own["key"]] = there if there in options else names[0]
+    names, there = list(options), param(name)
+    own = _bound(name, there if there in options else names[0], resets)
     draw: Any = st.segmented_control if across else st.selectbox
     extra = {"required": True} if across else {}
     found = draw(label, names, format_func=lambda each: options.get(each, each), **own, **extra, **more)

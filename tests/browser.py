@@ -152,7 +152,7 @@ class Sheet:
         return self.page.locator("[data-testid=stMain]").inner_text()
 
     def see(self, *texts):
-        """Waits until each text can be read somewhere on the page; tables are drawn, and read as what stands for them."""
+        """Waits until each text can be read somewhere on the page; of a table, what stands for its drawing."""
         for text in texts:
             written = self.page.get_by_text(text).filter(visible=True)
             drawn = self.page.locator("[role=gridcell]").filter(has_text=text)

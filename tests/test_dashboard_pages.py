@@ -100,10 +100,15 @@ def test_page_without_an_answer_says_what_to_do(played, error, said):
     assert said in read(look())
 
 
-def test_nobody_sees_production_before_signing_in_where_sign_in_is_configured(played):
+def test_nobody_sees_production_before_signing_in_where_sign_in_is_configured(played, monkeypatch):
     asked = played(summary=Refused(401, {"detail": "a key is needed"}))
     keys = []
-    frame._api = lambda url, key: keys.append(key) or asked
+
+    def called(url, key):
+        keys.append(key)
+        return asked
+
+    monkeypatch.setattr(frame, "_api", called)
     at = look(auth=SIGN_IN)
     assert [button.label for button in at.sidebar.button][:1] == ["Sign in"]
     assert "A key is needed" in read(at)
