@@ -69,6 +69,7 @@ def page(name: str) -> Any:
 
 def _show(name: str) -> None:
     entry = PAGES[name]
+    st.session_state.update(page=name, links=0)
     st.title(entry.title)
     if entry.production and name not in ALIVE and not begin():
         return
@@ -113,11 +114,21 @@ def _named(params: Mapping[str, object]) -> dict[str, str]:
 
 def link(name: str, label: str, **params: object) -> None:
     """A link to a page with these parameters. `label` is Markdown: what others wrote goes through `text.safe`."""
-    st.page_link(page(name), label=label, query_params=_named(params))
+    if name != st.session_state.get("page"):
+        st.page_link(page(name), label=label, query_params=_named(params))
+        return
+    # A link of Streamlit's to the page that is shown leaves the address as it was: so this is a button that changes it.
+    number = st.session_state["links"] = st.session_state.get("links", 0) + 1
+    st.button(
+        label, key=f"link-{name}-{number}", type="tertiary", on_click=st.query_params.from_dict, args=(_named(params),)
+    )
 
 
 def go(name: str, **params: object) -> None:
     """Leads to a page with these parameters, at once."""
+    if name == st.session_state.get("page"):
+        st.query_params.from_dict(_named(params))
+        st.rerun()
     st.switch_page(page(name), query_params=_named(params))
 
 

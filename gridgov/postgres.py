@@ -840,6 +840,8 @@ def declared(genesis: Genesis) -> list[Pair]:
     return [(BOUNDARY, name) for name, _, _ in genesis.resources] + [line[:2] for line in genesis.opening]
 
 
+_LOOK_AGAIN_MS = 1_000
+
 Steps = Generator[None, None, PGresult | None]
 """Goes on with each `next` as far as it can without waiting for the server, and returns the last result.
 
@@ -881,10 +883,13 @@ def _next_result(pg: PGconn) -> Steps:
 
 
 def _wait(pg: PGconn, timeout_ms: int | None = None) -> None:
-    """Until the server says something, or takes more, or so much time has passed."""
+    """Until the server says something, or takes more, or so much time has passed; whoever waits looks again.
+
+    Nobody waits longer than a while at once: a wake-up that got lost was seen to cost minutes, and so costs a second.
+    """
     poll = select.poll()
     poll.register(pg.socket, select.POLLIN | (select.POLLOUT if pg.flush() else 0))
-    poll.poll(timeout_ms)
+    poll.poll(_LOOK_AGAIN_MS if timeout_ms is None else timeout_ms)
 
 
 def _finished(connection: Connection, steps: Steps) -> PGresult | None:

@@ -147,8 +147,8 @@ def test_list_of_proposals_is_filtered_by_its_address_and_opens_a_story(story, r
     first_row(sheet)
     sheet.see("60 kWh is above 50 kWh", "How it was judged")
     assert f"id={story['refused']['proposal_id']}" in sheet.page.url
-    sheet.page.get_by_role("link", name="All proposals").click()
-    sheet.see("1 row;").settle()
+    sheet.click("← All proposals").see("1 row;")
+    assert "id=" not in sheet.page.url and "outcome=rejected" in sheet.page.url
     sheet.fill("Search", "ACTOR-7").see("these are all")
     assert "text=ACTOR-7" in sheet.page.url
     shown_as_text(sheet)
