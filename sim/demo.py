@@ -93,6 +93,7 @@ def next_steps(console: Console, done: list[tuple[str, Summary]]) -> None:
     hour = min(40, greedy.epochs)
     console.print("\nWhere to look next:", style="bold")
     for command, why in (
+        (".venv/bin/gridgov dashboard", f"all of it in a browser: http://127.0.0.1:8501/run?run={greedy.run_id}"),
         (f".venv/bin/gridgov replay {greedy.run_id} --epoch {hour}", f"what everyone had at the close of hour {hour}"),
         (f".venv/bin/gridgov explain {greedy.run_id} {greedy.example}", "one proposal: seen, said, judged, moved"),
         (f".venv/bin/gridgov verify {greedy.run_id}", "is every record, balance and verdict as it must be?"),
