@@ -7,6 +7,7 @@ import uuid
 import pandas as pd
 import pytest
 
+from dashboard.frame import FRAME_FRESH_S
 from tests.apps import KEYS, good, moving
 from tests.browser import dashboard
 from tests.lossy import lossy
@@ -210,6 +211,7 @@ def test_while_the_api_is_away_the_last_answers_are_shown_with_their_time(produc
         sheet = browse(found).open("/").see("The loop lives")
         sheet.open("/ledger").see("these are all")
         network.away = True
+        sheet.page.wait_for_timeout(1_000 * FRAME_FRESH_S + 500)  # until then, what was answered is new enough
         sheet.open("/ledger").see("The API is away:", "what it answered last", "these are all")
         sheet.shoot("away")
         sheet.open("/journal").see("The API is away:", "This cannot be shown now")
