@@ -10,9 +10,9 @@ import json
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
-import httpx
 
 from gridgov import n8n, settings
 from gridgov.errors import BadInput, CheckFailed
@@ -98,6 +98,8 @@ def _target(own: Settings, app_url: str, linear_team: str, *, needs_keys: bool) 
 
 def _check_app(target: n8n.Target) -> None:
     """Raises BadInput where the app is not reached or the key may not propose; says so where it may do more."""
+    import httpx
+
     headers = {"Authorization": f"Bearer {target.app_key}"}
     try:
         with httpx.Client(base_url=target.app_url, headers=headers, timeout=20) as client:
@@ -137,7 +139,7 @@ def _write_files(out: Path, target: n8n.Target) -> None:
     click.echo("In n8n, make these credentials under exactly these names; then import the files below from")
     click.echo(f"{out}, in this order, and publish each of them.")
     for name, kind, filled, url in _CREDENTIALS:
-        where = f"; allowed domain {httpx.URL(getattr(target, url)).host}" if url else ""
+        where = f"; allowed domain {urlsplit(getattr(target, url)).hostname}" if url else ""
         click.echo(f"  credential  {name} ({kind}): {filled}{where}")
     for id_, workflow in n8n.workflows().items():
         path = out / files[id_]

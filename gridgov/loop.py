@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import httpx
 
 from gridgov import n8n
 from gridgov.errors import BadInput, GridgovError
 from gridgov.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx
+
     from sim.meters import Meters
     from sim.stubs.linear import Stub as LinearStub
 
@@ -213,6 +214,8 @@ class Loop:
 
     def _go(self, n8n_url: str, target: n8n.Target) -> None:
         """Plays the meters of each epoch as it opens, starts the first round, and tells each outcome."""
+        import httpx
+
         with httpx.Client(timeout=30) as client:
             told = _Told(client, self._app_url, self._app_key, self._linear, self._parts.say)
             played, begun = 0, False
