@@ -4,7 +4,7 @@ Two runs are a pair where everything but what is compared is the same: the scena
 setting, the seed. Pairs of one scenario and seed under several settings share their draws, so they are averaged first:
 what is counted, and resampled, are scenarios x seeds. Where no seed of a scenario changes anything, it counts once.
 Other stretches of the data (`--set first_row=0,672,...`) are other draws of the world, as long as they don't overlap:
-each is counted as a scenario of its own, and those that overlap as one.
+each is counted, and those that overlap as one. Where no other stretch changes anything, a seed counts once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -158,13 +158,21 @@ def _runs(given: str, path: Path, only: str | None) -> tuple[list[Run], int]:
 # --- sides ------------------------------------------------------------------------------------------------------------
 
 
+class Unit(NamedTuple):
+    """What is drawn: a scenario, a stretch of its data, a seed."""
+
+    source: str
+    stretch: int
+    seed: int
+
+
 class Sided(NamedTuple):
-    """A run with the side it is on, what it is paired by, and the scenario (of its stretch of data) and seed drawn."""
+    """A run with the side it is on, what it is paired by, and what of it is drawn."""
 
     run: Run
     side: str
     content: str
-    unit: tuple[str, int]
+    unit: Unit
 
 
 def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
@@ -191,8 +199,8 @@ def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
             content = canonical({"genesis": run.genesis, "proposers": run.proposers if mixed else None})
         else:
             side, content = run.settings.get(by, AS_WRITTEN), _without(run, by)
-        drawn = f"{run.source}/{stretch.get((run.source, run.first_row), 0)}"
-        found[side, run.run_id] = Sided(run, side, sha256(content.encode()).hexdigest(), (drawn, run.seed))
+        drawn = Unit(run.source, stretch.get((run.source, run.first_row), 0), run.seed)
+        found[side, run.run_id] = Sided(run, side, sha256(content.encode()).hexdigest(), drawn)
     return by, list(found.values())
 
 
@@ -289,12 +297,12 @@ class Row:
         return {**self.__dict__, "interval": interval}
 
 
-Values = Mapping[str, tuple[tuple[str, int], float]]
+Values = Mapping[str, tuple[Unit, float]]
 """By content: its unit, and a figure; that of replicates is their mean."""
 
 
-def _values(runs: Sequence[Sided], name: Name) -> dict[str, tuple[tuple[str, int], float]]:
-    found: dict[str, tuple[tuple[str, int], list[float]]] = {}
+def _values(runs: Sequence[Sided], name: Name) -> dict[str, tuple[Unit, float]]:
+    found: dict[str, tuple[Unit, list[float]]] = {}
     for one in runs:
         value = one.run.metrics.get(name)
         if value is not None:
@@ -302,18 +310,36 @@ def _values(runs: Sequence[Sided], name: Name) -> dict[str, tuple[tuple[str, int
     return {content: (unit, sum(values) / len(values)) for content, (unit, values) in found.items()}
 
 
-def _drawn(pairs: Sequence[tuple[tuple[str, int], float, float]]) -> tuple[list[tuple[float, float]], bool]:
-    """The figures of each scenario and seed, and whether a scenario was taken once because no seed changes anything."""
-    units: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    for (source, seed), base, value in pairs:
-        units.setdefault(source, {}).setdefault(seed, []).append((base, value))
-    found, constant = [], False
-    for seeds in units.values():
-        means = [(_mean([b for b, _ in of]), _mean([v for _, v in of])) for of in seeds.values()]
-        if len(means) > 1 and alike([b for b, _ in means]) and alike([v for _, v in means]):
-            means, constant = means[:1], True
-        found += means
+Drawn = tuple[float, float]
+"""The means of both sides over what shares a draw."""
+
+
+def _drawn(pairs: Sequence[tuple[Unit, float, float]]) -> tuple[list[Drawn], bool]:
+    """The figures of each draw, and whether a scenario was taken once because no seed changes anything."""
+    shared: dict[Unit, list[Drawn]] = {}
+    for unit, base, value in pairs:
+        shared.setdefault(unit, []).append((base, value))
+    by_source: dict[str, dict[Unit, Drawn]] = {}
+    for unit, of in shared.items():
+        by_source.setdefault(unit.source, {})[unit] = _mean([b for b, _ in of]), _mean([v for _, v in of])
+    found: list[Drawn] = []
+    constant = False
+    for draws in by_source.values():
+        seeds = _apart(draws, lambda unit: unit.stretch)
+        constant |= len(seeds) < len(draws)
+        found += _apart(seeds, lambda unit: unit.seed).values()
     return found, constant
+
+
+def _apart(draws: Mapping[Unit, Drawn], shared: Callable[[Unit], int]) -> dict[Unit, Drawn]:
+    """One of each group that shares this, where in every group all are alike: what differs in it changes nothing."""
+    groups: dict[int, list[Unit]] = {}
+    for unit in draws:
+        groups.setdefault(shared(unit), []).append(unit)
+    for units in groups.values():
+        if not all(alike([draws[unit][side] for unit in units]) for side in (0, 1)):
+            return dict(draws)
+    return {units[0]: draws[units[0]] for units in groups.values()}
 
 
 def _mean(values: Sequence[float]) -> float:

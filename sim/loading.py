@@ -211,6 +211,10 @@ class _Expansion:
         constraints = self.constraints()
         self.unique("flows", [each.name for each in form.flows], "name")
         flows = tuple(self.flow(i) for i in range(len(form.flows)))
+        prices = {name: self.price(name) for name in form.prices}
+        if form.first_row and all(each.profile is None for each in (*flows, *prices.values())):
+            text = f"found {form.first_row}, but no flow and no price reads a file; expected no first_row"
+            raise self.document.bad(("first_row",), text)
         commons = self.commons()
         return Scenario(
             file=self.document.file,
@@ -229,7 +233,7 @@ class _Expansion:
             storage=storage,
             constraints=constraints,
             flows=flows,
-            prices={name: self.price(name) for name in form.prices},
+            prices=prices,
             scalings=tuple(self.scalings(flows)),
             decisions=self.decisions(),
             holds=form.holds,

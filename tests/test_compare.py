@@ -187,6 +187,23 @@ def test_seeds_that_change_nothing_count_once_on_each_stretch():
     assert row.note == "a scenario that no seed changes counts once"
 
 
+def test_stretches_that_change_nothing_count_once_for_each_seed():
+    runs = [
+        run(
+            side,
+            seed,
+            seed + (side == "b") * (1 + seed / 10),
+            overrides=(f"first_row={first}",),
+            genesis=f"{seed}/{first}",
+        )
+        for side in "ab"
+        for seed in range(3)
+        for first in range(0, 80, 10)
+    ]
+    [row] = compare(Read(runs, 0)).rows
+    assert (row.pairs, row.n, row.result, row.note) == (24, 3, NOT_DECISIVE, "3 pairs: an interval needs 6")
+
+
 def test_stretches_that_overlap_are_one():
     [row] = compare(Read(weeks([0, 5, 12, 30, 41], horizon=10), 0)).rows
     assert (row.pairs, row.n) == (5, 3)  # 0 to 21 is one piece

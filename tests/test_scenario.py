@@ -858,6 +858,8 @@ def test_first_row_moves_all_profiles_and_is_part_of_what_determines_the_run(fol
     assert later.price_series()["energy"].tolist() == [220_000, 230_000, 240_000]
     assert later.resolved() == {**loaded(folder, epochs=3).resolved(), "first_row": 2}
     assert loaded(folder, BASE, "first_row=0", epochs=3).resolved() == loaded(folder, epochs=3).resolved()
+    with pytest.raises(BadInput, match="no flow and no price reads a file"):
+        load(SCENARIOS / "seed.yaml", ["first_row=7"])
 
 
 def test_a_profile_column_may_be_shared_and_actors_may_be_some_of_a_template(folder):
