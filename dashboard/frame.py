@@ -156,15 +156,28 @@ def signed_in() -> bool:
     return secret("auth") is None or bool(st.user.get("is_logged_in"))
 
 
+def email() -> str | None:
+    """The address of who signed in; None where there is none, or whoever keeps it says that it was never checked."""
+    found = st.user.get("email")
+    checked = str(st.user.get("email_verified", True)).lower() != "false"
+    return str(found) if found and checked else None
+
+
 def key() -> str | None:
-    """The key that this session calls the API with: typed in, that of who signed in, or that of the environment."""
+    """The key that this session calls the API with: typed in, that of who signed in, or that of the environment.
+
+    Where sign-in is configured the environment's is nobody's: who has none in `[keys]` calls without one.
+    """
     typed = st.session_state.get("key")
     if typed:
         return str(typed)
     if not signed_in():
         return None
-    own = secret("keys", str(st.user.get("email"))) if secret("auth") is not None else None
-    return str(own) if own else settings.load().api_key
+    if secret("auth") is None:
+        return settings.load().api_key
+    who = email()
+    own = secret("keys", who) if who is not None else None
+    return str(own) if own else None
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -309,8 +322,8 @@ def _refused(refused: Refused) -> None:
         st.info(
             f"Production is at `{where}`, and this key may not read it ({text.safe(refused, 200)})."
             if key()
-            else f"Production is at `{where}`. A key is needed to look at it: `gridgov up` prints the first one, "
-            "`gridgov keys create NAME --scope read` makes another. Runs need no key."
+            else f"Production is at `{where}`. {_unknown()}A key is needed to look at it: `gridgov up` prints the "
+            "first one, `gridgov keys create NAME --scope read` makes another. Runs need no key."
         )
         with st.container(width=420):
             sign_in("page")
@@ -319,6 +332,23 @@ def _refused(refused: Refused) -> None:
         st.info("The API is of another version than this dashboard: start both from the same one.")
         return
     st.warning(f"The API refuses this (HTTP {refused.status}): {text.safe(refused, 400)}")
+
+
+def _unknown() -> str:
+    """What somebody asks for who signed in and has no key; empty where nobody signed in."""
+    if secret("auth") is None or not signed_in():
+        return ""
+    who = email()
+    if who is None:
+        return (
+            "You are signed in without an e-mail address that was checked, so no key is yours: ask whoever runs your "
+            "sign-in to have your address verified. "
+        )
+    line = f'"{who}" = "gridgov_..."'
+    return (
+        f"You are signed in as {text.safe(who)}, who has no key here: ask whoever runs this dashboard for a line "
+        f"{text.safe(line, 400)} in `[keys]` of its secrets. "
+    )
 
 
 def _away(away: Away) -> None:

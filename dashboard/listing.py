@@ -40,7 +40,7 @@ def times() -> dict[str, str | None]:
 def page(what: str, filters: Mapping[str, Any]) -> list[Json]:
     """One page of what is looked for, newest first, and links to what was before."""
     before = frame.param("before")
-    found = frame.read(f"/v1/recent/{what}", before=before if before.isdigit() else 0, limit=ROWS, **filters)
+    found = frame.read(f"/v1/recent/{what}", before=text.whole(before) or 0, limit=ROWS, **filters)
     if found is None:
         return []
     items: list[Json] = found["items"]

@@ -271,9 +271,9 @@ def _turn(view: str, name: str, value: object) -> None:
 
 def journal(ref: Ref, about: About) -> None:
     """Every record in its order, filtered; one that is clicked is shown whole."""
-    chosen = frame.param("record")
-    if chosen.isdigit():
-        _record(ref, int(chosen))
+    chosen = text.whole(frame.param("record"))
+    if chosen is not None:
+        _record(ref, chosen)
         return
     one, two, three = st.columns(3)
     with one:

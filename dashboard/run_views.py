@@ -106,8 +106,8 @@ def _slider(ref: Ref, about: About) -> None:
 
 def _epoch(last: int) -> int:
     """The epoch that is looked at: the parameter `epoch`, by default the last one."""
-    there = frame.param("epoch")
-    st.session_state["field-epoch"] = min(int(there), last) if there.isdigit() else last
+    there = text.whole(frame.param("epoch"))
+    st.session_state["field-epoch"] = last if there is None else min(there, last)
 
     def changed() -> None:
         chosen = st.session_state["field-epoch"]

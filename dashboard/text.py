@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 CUT = 120
 """Most characters of what others wrote in a label."""
@@ -174,12 +175,28 @@ def why(item: dict[str, Any], most: int = 200) -> str:
     return plain(said, most)
 
 
+# --- what an address or a field says ----------------------------------------------------------------------------------
+
+
+def whole(written: str) -> int | None:
+    """A number of 1 to 18 digits as it stands in an address; None where it is anything else."""
+    return int(written) if written.isascii() and written.isdigit() and len(written) <= 18 else None
+
+
+def id_of(written: str) -> str | None:
+    """An id (a UUID) as the API writes it; None where it is none, so that nothing else gets into a path."""
+    try:
+        return str(UUID(written))
+    except ValueError:
+        return None
+
+
 def instant(written: str) -> str | None:
     """A time in UTC that somebody wrote, as `2026-11-22 12:00`, in the form of the API; None where it is none."""
     said = written.strip().removesuffix("UTC").strip().replace("Z", "+00:00")
     try:
         found = datetime.fromisoformat(said)
-    except ValueError:
+        found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter is before the year 1, or after 9999, in UTC
         return None
-    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     return found.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -22,7 +22,9 @@ from gridgov.settings import Settings
 Json = dict[str, Any]
 
 home_option = click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="The user folder of an n8n on this machine."
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="The user folder of an n8n on this machine.",
 )
 minutes = click.IntRange(1, 1380)
 
@@ -80,7 +82,7 @@ def import_(
 
 
 def _target(own: Settings, app_url: str, linear_team: str, *, needs_keys: bool) -> n8n.Target:
-    """What the workflows are deployed for, from the environment. Raises BadInput where a key is missing."""
+    """What the workflows are deployed for, from the environment. Raises BadInput where a key or an address is none."""
     keys = {
         "GRIDGOV_API_KEY": own.api_key,
         "GEMINI_API_KEY": own.gemini_api_key,
@@ -89,15 +91,18 @@ def _target(own: Settings, app_url: str, linear_team: str, *, needs_keys: bool) 
     missing = [name for name, value in keys.items() if not value]
     if missing and needs_keys:
         raise BadInput(f"n8n needs {', '.join(missing)}: set it in the environment (never as an argument)")
+    gemini_url, linear_url = own.gemini_base_url or n8n.GEMINI, own.linear_url or n8n.LINEAR_API
+    for url in (app_url, gemini_url, linear_url):
+        n8n.host_of(url)
     return n8n.Target(
         app_url, own.api_key or "", own.webhook_token or secrets.token_urlsafe(32),
         own.meter_secret or secrets.token_urlsafe(32), own.gemini_api_key or "", own.linear_api_key or "", linear_team,
-        gemini_base_url=own.gemini_base_url or n8n.GEMINI, linear_url=own.linear_url or n8n.LINEAR_API,
+        gemini_base_url=gemini_url, linear_url=linear_url,
     )  # fmt: skip
 
 
 def _check_app(target: n8n.Target) -> None:
-    """Raises BadInput where the app is not reached or the key may not propose; says so where it may do more."""
+    """Raises BadInput where the app is not reached, where the key may not propose, and where it may do more."""
     import httpx
 
     headers = {"Authorization": f"Bearer {target.app_key}"}
@@ -112,13 +117,14 @@ def _check_app(target: n8n.Target) -> None:
         raise BadInput(
             f"{target.app_url}: GRIDGOV_API_KEY is {wrong}; make one: gridgov keys create n8n --scope propose"
         )
-    if outbox.status_code != 200:
-        raise BadInput(f"{target.app_url}: answered {outbox.status_code}, so it is not the app or it is not well")
+    if outbox.status_code != 200 or may_operate.status_code >= 500:
+        status = max(outbox.status_code, may_operate.status_code)
+        raise BadInput(f"{target.app_url}: answered {status}, so it is not the app or it is not well")
     if may_operate.status_code not in (401, 403):
-        click.echo(
-            "warning: GRIDGOV_API_KEY may operate, and n8n needs only to read and propose; make it a key of its own: "
-            "gridgov keys create n8n --scope propose", err=True,
-        )  # fmt: skip
+        raise BadInput(
+            "GRIDGOV_API_KEY may operate, and n8n must not: it only reads and proposes; make it a key of its own: "
+            "gridgov keys create n8n --scope propose"
+        )
 
 
 _CREDENTIALS = (
@@ -136,14 +142,15 @@ def _write_files(out: Path, target: n8n.Target) -> None:
     named = {path.stem: json.loads(path.read_text("utf-8"))["id"] for path in n8n.FOLDER.glob("*.json")
              if path.stem not in ("package", "package-lock")}  # fmt: skip
     files = {id_: f"{stem}.json" for stem, id_ in named.items()}
+    made = {id_: n8n.patched(workflow, target) for id_, workflow in n8n.workflows().items()}
     click.echo("In n8n, make these credentials under exactly these names; then import the files below from")
     click.echo(f"{out}, in this order, and publish each of them.")
     for name, kind, filled, url in _CREDENTIALS:
         where = f"; allowed domain {urlsplit(getattr(target, url)).hostname}" if url else ""
         click.echo(f"  credential  {name} ({kind}): {filled}{where}")
-    for id_, workflow in n8n.workflows().items():
+    for id_, workflow in made.items():
         path = out / files[id_]
-        path.write_text(json.dumps(n8n.patched(workflow, target), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", "utf-8")
         click.echo(f"  workflow    {path.name} ({workflow['name']})")
 
 
@@ -180,15 +187,18 @@ def check(home: Path | None, files: Path | None, as_json: bool) -> None:
 
 
 def _exported_files(folder: Path) -> list[Json]:
-    """Exported workflows: one in a file, or a list of them."""
-    found: list[Any] = []
+    """Exported workflows: one in a file, or a list of them. Raises BadInput, naming the file."""
+    found: list[Json] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            one = json.loads(path.read_text("utf-8"))
-        except ValueError as wrong:
-            raise BadInput(f"{path}: no workflow ({wrong})") from None
-        found += one if isinstance(one, list) else [one]
-    return [one for one in found if isinstance(one, dict) and isinstance(one.get("nodes"), list)]
+            read: Any = json.loads(path.read_text("utf-8"))
+            for one in read if isinstance(read, list) else [read]:
+                if isinstance(one, dict) and "nodes" in one:  # else it is something else, such as a package.json
+                    n8n.check_workflow(one)
+                    found.append(one)
+        except (ValueError, BadInput) as wrong:
+            raise BadInput(f"{path}: is no workflow of n8n: {wrong}") from None
+    return found
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -196,7 +206,7 @@ def _exported_files(folder: Path) -> list[Json]:
 
 @n8n_group.command("run")
 @click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
+    "--home", type=click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True), required=True,
     help="The user folder that `gridgov n8n import` filled.",
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=5678, show_default=True, help="0: any free one.")

@@ -136,4 +136,9 @@ def _app(own: Settings) -> Finding:
         return Finding("app", False, f"{own.api_url} answers {error.code} to /readyz; see its log")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return Finding("app", False, f"{own.api_url} does not answer ({reason}); run `gridgov serve` or `gridgov up`")
+        return Finding(
+            "app",
+            False,
+            f"{own.api_url} does not answer ({reason}); run `gridgov serve` or "
+            "`gridgov up`, or say where it is: GRIDGOV_API_URL",
+        )

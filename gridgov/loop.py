@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from gridgov import n8n
-from gridgov.errors import BadInput, GridgovError
+from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,13 +98,21 @@ def taken(place: Path) -> Iterator[Path]:
 
 
 def _own_secrets(place: Path) -> dict[str, str]:
-    """The token that starts the loop and the secret that meters sign with: made once for this folder."""
+    """The token that starts the loop and the secret that meters sign with: made once for this folder.
+
+    Raises Damaged where the file is not what was written.
+    """
     path = place / "secrets.json"
     if not path.exists():
         made = {"webhook_token": secrets.token_urlsafe(32), "meter_secret": secrets.token_urlsafe(32)}
         _write(path, json.dumps(made))
-    found: dict[str, str] = json.loads(path.read_text("utf-8"))
-    return found
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {name: str(found[name]) for name in ("webhook_token", "meter_secret")}
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(
+            f"{path}: is damaged; remove it and start again: new secrets are made, for you to hand on"
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -237,7 +245,14 @@ class Loop:
         content = json.dumps(reading).encode()
         answer = client.post(f"{n8n_url}/webhook/meter-readings", content=content, headers=signed(content, target))
         if 400 <= answer.status_code < 500:  # this grid was begun from another scenario: whose meters are not ours
-            self._parts.say(f"meters    are not played: {answer.json().get('detail', answer.status_code)}")
+            try:
+                why = answer.json().get("detail", answer.status_code)
+            except (ValueError, AttributeError):
+                return False  # not the workflow's words: n8n is not ready, and is asked again
+            self._parts.say(
+                f"meters    are not played, since this grid was begun from another scenario: {why}; to begin one for them: "
+                "GRIDGOV_GRID=homes gridgov up --n8n"
+            )
             self._meters = None
         return answer.status_code < 500
 

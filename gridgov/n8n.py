@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -154,10 +155,21 @@ def _credential(id_: str, name: str, kind: str, data: Json) -> Json:
 
 def _locked(url: str) -> Json:
     """That n8n sends a credential to the host of this address only."""
-    host = urlsplit(url).hostname
-    if not host:
+    return {"allowedHttpRequestDomains": "domains", "allowedDomains": host_of(url)}
+
+
+def host_of(url: str) -> str:
+    """The host that n8n calls under this address. Raises BadInput where it is no address, or names somebody."""
+    if "@" in url:  # not shown again, since a password is in it
+        raise BadInput("an address with @ in it is written into every workflow: leave out the name and password")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise BadInput(f"{url!r} is no address; expected such as http://127.0.0.1:8080")
-    return {"allowedHttpRequestDomains": "domains", "allowedDomains": host}
+    return host
 
 
 # --- n8n's command line -----------------------------------------------------------------------------------------------
@@ -253,13 +265,21 @@ def _launch(prefix: Path, *arguments: str) -> list[str]:
     ]
 
 
-def _command(home: Path, prefix: Path, *arguments: str) -> str:
-    """What a command of n8n prints. Raises GridgovError with its last words where it fails."""
+def _command(home: Path, prefix: Path, *arguments: str, given: str = "") -> str:
+    """What a command of n8n prints; `given` is its input.
+
+    Raises GridgovError with its last words where it fails, and where it does not end in COMMAND_S; it is killed then.
+    """
     environment = _environment(home, prefix, free_port(), free_port())
-    done = subprocess.run(
-        _launch(prefix, *arguments), env=environment, cwd=home, capture_output=True, stdin=subprocess.DEVNULL,
-        timeout=COMMAND_S, check=False, text=True, errors="replace",
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            _launch(prefix, *arguments), env=environment, cwd=home, capture_output=True, input=given,
+            timeout=COMMAND_S, check=False, text=True, errors="replace",
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise GridgovError(
+            f"n8n {arguments[0]} did not end in {COMMAND_S:g} s; try again when the machine is less busy"
+        ) from None
     if done.returncode:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise GridgovError(f"n8n {arguments[0]} failed: {said[-1] if said else f'exit code {done.returncode}'}")
@@ -286,16 +306,23 @@ def put_credentials(home: Path, target: Target, prefix: Path) -> None:
     """Puts the target's keys into an n8n user folder in place of those that it has. Raises BadInput, GridgovError."""
     keys = credentials(target)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home) as scratch:
-        secret = Path(scratch) / "credentials.json"
-        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(keys, file)
-        _command(home, prefix, "import:credentials", f"--input={secret}")
+    _sweep(home)
+    # Through a pipe: in a file, they would stay there in plain text if this process were killed.
+    _command(home, prefix, "import:credentials", "--input=/dev/stdin", given=json.dumps(keys))
+
+
+def _sweep(home: Path) -> None:
+    """Removes keys in plain text, which a killed import of an earlier version left in the home."""
+    for left in home.glob("tmp*/credentials.json"):
+        shutil.rmtree(left.parent)
 
 
 def exported(home: Path, prefix: Path) -> list[Json]:
     """The workflows that an n8n user folder holds. Raises BadInput, GridgovError."""
     check_installed(prefix)
+    if not (home / ".n8n").is_dir():
+        wrong = "is no user folder of n8n" if home.is_dir() else "there is no such folder"
+        raise BadInput(f"{home}: {wrong}; `gridgov n8n import --home` fills one")
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         path = Path(scratch) / "workflows.json"
         _command(home, prefix, "export:workflow", "--all", f"--output={path}")
@@ -309,6 +336,7 @@ def exported(home: Path, prefix: Path) -> list[Json]:
 def start(home: Path, prefix: Path, port: int = 0) -> Server:
     """Starts n8n on a prepared folder; it may not answer yet, see `wait_for`. Raises BadInput."""
     check_installed(prefix)
+    _sweep(home)
     port = port or free_port()
     log = home / LOG
     with log.open("ab") as file:
@@ -396,6 +424,42 @@ def differences(live: Iterable[Json], repo: Iterable[Json]) -> list[str]:
             found.append(f"{wanted['name']}: is in n8n, but not published, so it does not run")
         found += [f"{wanted['name']}: {said}" for said in _of_workflow(workflow, wanted)]
     return found
+
+
+def check_workflow(found: Any) -> None:
+    """Raises BadInput where `differences` could not read this as a workflow of n8n: its parts are not as n8n has them.
+
+    The message says what is wrong, for whoever knows where it came from.
+    """
+    _has(found, "it", id=str, nodes=list, connections=dict)
+    _has({"settings": {}, **found}, "it", settings=dict | None)
+    for node in found["nodes"]:
+        _has(node, "a node", name=str, type=str, parameters=dict)
+        _has({"credentials": {}, **node}, f"node {node['name']}", credentials=dict)
+        for one in node.get("credentials", {}).values():
+            _has(one, f"a credential of node {node['name']}")
+        if node["name"] == "Config":
+            given = node["parameters"].get("assignments", {})
+            _has({"assignments": [], **given} if isinstance(given, dict) else given, "Config", assignments=list)
+            for one in given.get("assignments", []):
+                _has(one, "an assignment of Config", name=str)
+    for name, kinds in found["connections"].items():
+        _has(kinds, f"the connection of {name}")
+        for kind, outputs in kinds.items():
+            _has(kinds, f"the connection of {name}", **{kind: list})
+            for targets in outputs:
+                _has({"output": targets}, f"the connection of {name}", output=list | None)
+                for target in targets or ():
+                    _has(target, f"the connection of {name}", node=str, index=int)
+
+
+def _has(found: Any, what: str, /, **kinds: Any) -> None:
+    """Raises BadInput where this is no JSON object, or where one of its fields is not of the kind that it must be."""
+    if not isinstance(found, dict):
+        raise BadInput(f"{what} is no JSON object")
+    for field, kind in kinds.items():
+        if not isinstance(found.get(field), kind):
+            raise BadInput(f"{what} has no {field}, or not as n8n writes it")
 
 
 def _of_workflow(live: Json, repo: Json) -> list[str]:

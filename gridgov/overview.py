@@ -21,6 +21,7 @@ from gridgov.state import State
 from gridgov.statement import Period, month, of_grid, period, span
 from gridgov.summary import HOUR_US, LISTED, Summary, in_units, micro, moment, of_minor
 from gridgov.versions import versions
+from gridgov.whatif import Changed
 from gridgov.wire import Json, constraints_from_json, timestamp
 
 MOVES = 2_000
@@ -148,7 +149,8 @@ class Overview:
         new = constraints_from_json(constraints, opening.resources, opening.actors)
         found = rejudge_since(Source(Path(f"postgres:{self.grid}"), None, {}), opening, records, new)
         lost = [c for c in found.changed if c.was.accepted and c.would_be is not None and not c.would_be.accepted]
-        held = [c for c in lost if c.would_be is not None and c.would_be.outcome == Outcome.HELD.value]
+        held = [c for c in lost if _would_wait(c)]
+        refused = [c for c in lost if not _would_wait(c)]
         gained = [c for c in found.changed if not c.was.accepted and c.would_be is not None and c.would_be.accepted]
         changed = [_changed(c._asdict()) for c in found.changed[:LISTED]]
         return {
@@ -158,12 +160,12 @@ class Overview:
             "complete": complete,
             "records": len(records),
             "proposals": proposals,
-            "would_refuse": len(lost) - len(held),
+            "would_refuse": len(refused),
             "would_hold": len(held),
             "would_accept": len(gained),
             "direct": found.count("direct"),
             "knock_on": found.count("knock_on"),
-            "by_code": dict(Counter(code for c in lost for code in c.codes).most_common()),
+            "by_code": dict(Counter(code for c in refused for code in _codes(c)).most_common()),
             "first": None if not changed else {k: v for k, v in changed[0].items() if k not in ("proposer", "codes")},
             "changed": changed,
             "notes": found.notes,
@@ -267,12 +269,23 @@ def _actor(state: State, id_: str) -> Json:
     }
 
 
+def _would_wait(changed: Changed) -> bool:
+    """Whether a proposal would wait for a person; also one that expired, if history never held it: nobody was asked."""
+    would_be, held = changed.would_be, Outcome.HELD.value
+    return would_be is not None and would_be.outcome == held and (would_be.final is None or changed.was.outcome != held)
+
+
+def _codes(changed: Changed) -> tuple[str, ...]:
+    """The rules that a proposal would break."""
+    return () if changed.would_be is None else changed.would_be.codes
+
+
 def _changed(item: Json) -> Json:
     """A proposal that a preview finds changed, as it is listed."""
     found = {key: item[key] for key in ("seq", "epoch", "proposal_id", "proposer", "cause", "why")}
     was, would_be = item["was"], item["would_be"]
-    found["was"] = was.final or was.outcome
-    found["would_be"] = "left out" if would_be is None else would_be.final or would_be.outcome
+    found["was"] = was.told
+    found["would_be"] = "left out" if would_be is None else would_be.told
     return {**found, "codes": list(item["codes"])}
 
 

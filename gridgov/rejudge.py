@@ -397,7 +397,7 @@ class _Rejudging:
         """Takes down that something else comes of a proposal; `judged` is what the terms say on the state as it was."""
         cause = DIRECT if judged is not None and _unlike(old, judged) else KNOCK_ON
         direct = judged if cause == DIRECT else None
-        why = self._why(old, new if direct is None else direct, cause)
+        why = self._why(old, new, cause, direct is None or not _unlike(direct, new))
         known = self.cases.get(decision.proposal_id)
         if known is None:
             was, would_be = _fate(old), _fate(new)
@@ -415,8 +415,11 @@ class _Rejudging:
         prefix = "" if isinstance(said, Decision) else f"{said.decision}: "
         return f"{prefix}{said.outcome.value}{f' ({broken})' if broken else ''}"
 
-    def _why(self, old: Decision | Settlement, new: Decision | Settlement, cause: str) -> str:
-        if cause == DIRECT:
+    def _why(self, old: Decision | Settlement, new: Decision | Settlement, cause: str, alone: bool = True) -> str:
+        """Why this comes of it, in words; not `alone`: the terms change it on the state as it was to something else."""
+        if not alone:
+            head = "the changed terms themselves, and the state differs by then"
+        elif cause == DIRECT:
             head = "the changed terms themselves, on the state as it was"
         else:
             head = "the terms alone would not have changed it, but the state differs by then"
@@ -476,7 +479,7 @@ class _Rejudging:
             case, would_be = self.cases.get(pid), _fate(new)
             why, cause = "its hold expires with this epoch", KNOCK_ON if self.cases.get(pid) else DIRECT
             if case is not None and case.would_be is not None:
-                case.would_be = would_be
+                case.would_be, case.why = would_be, f"{case.why}; nobody decides, and the hold expires"
             elif case is None and same is not None:  # history's hold is open: it waits longer there
                 was = Fate(Outcome.HELD.value, None, ())
                 self.cases[pid] = _Case(record.seq, record.epoch, hold.decision, cause, why, was, would_be)

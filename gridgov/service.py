@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from gridgov import daily, postgres
 from gridgov.amounts import plain
 from gridgov.auth import PLANNER, SHADOW, Caller, check_name
+from gridgov.cassette import SYNTHETIC
 from gridgov.decide import decide, faulted, overridden, reversed_, settled
 from gridgov.engine import METERED, Engine, Metered
 from gridgov.errors import BadInput, Conflict, GridgovError
@@ -569,8 +570,9 @@ class Service:
         key, body, failure = submission.request_key or "", submission.reply or b"", submission.failure
         handed = self._handed_out(key)
         said = about(body)
+        origin = "synthetic" if (said.model or "").startswith(SYNTHETIC) else "recorded"
         told: Json = {"attempts": 1, "finish_reason": said.finish_reason, "model_answered": said.model}
-        told |= {"failure": "" if failure is None else failure.kind, "origin": "recorded"}
+        told |= {"failure": "" if failure is None else failure.kind, "origin": origin}
         if handed is not None:
             told |= {**handed.about, "round": _round_asked(handed.about, submission.proposal_id)}
         return Interaction(

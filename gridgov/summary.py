@@ -157,6 +157,10 @@ class Summary:
         }
 
     def _refused(self, window: _Window, total: int) -> Json:
+        """The rules that were broken by what counts as rejected in `outcomes`.
+
+        Both count a proposal by when it was proposed, also one that was held and refused later.
+        """
         rows = self.ask("refused_codes", after=window.after, until=window.until, most=REFUSALS)
         by_code = {row["code"]: row["count"] for row in rows}
         return {"total": total, "looked_at": min(total, REFUSALS), "by_code": by_code}

@@ -40,6 +40,9 @@ FIRST_KEY = "operator"
 OF_PART = "/up-"
 """What stands in the names of keys that parts of `up` have for as long as they run."""
 
+PARTS = ("dashboard", "n8n")
+"""The parts that have keys."""
+
 END_S = 10.0
 """So long a part has to end by itself."""
 
@@ -90,15 +93,16 @@ def up(
         public = own.public_url or (_address(host, pages) if pages is not None else f"http://{host}:{port}")
 
         def ready(address: str) -> None:
-            if pages is not None:
-                key = own.api_key or parts.enter_context(key_for("dashboard", ["read"], url, own.grid))
+            end_left_keys(url, own.grid)
+            if pages is not None:  # never GRIDGOV_API_KEY: it may operate, and whoever opens the pages would, too
+                key = parts.enter_context(key_for("dashboard", ["read"], url, own.grid))
                 parts.enter_context(_pages(pages, address, key))
                 click.echo(f"dashboard {_address(host, pages)}  (looks with a key that may read; sign in to operate)")
             click.echo(f"app       {address}  (Ctrl-C ends all of it)")
             if with_loop:
                 click.echo(f"log       {place / 'app.log'}")
                 parts.enter_context(loop.logged_to(place / "app.log"))
-                key = parts.enter_context(_key_of_loop(place, url, own.grid))
+                key = parts.enter_context(key_for("n8n", ["read", "propose"], url, own.grid))
                 meters = loop.meters_of(scenario_of_new, scenario is None)
                 parts.enter_context(loop.Loop(loop.Parts(place, own, meters, linear_team, port == 0), address, key))
 
@@ -190,22 +194,17 @@ def key_for(part: str, scopes: list[str], url: str, grid: str) -> Iterator[str]:
         store.close()
 
 
-@contextmanager
-def _key_of_loop(place: Path, url: str, grid: str) -> Iterator[str]:
-    """A key for n8n; the last one is revoked, also where an `up` was killed before it could do so."""
+def end_left_keys(url: str, grid: str) -> None:
+    """Revokes what keys of parts are left on a grid: those of an `up` that was killed before it could do so."""
     from gridgov.auth import Keys
 
-    last = place / "key"
-    if last.exists():
-        store = Keys(url, grid)
-        try:
-            with suppress(BadInput):  # it was of another grid
-                store.revoke(last.read_text("utf-8"), clock())
-        finally:
-            store.close()
-    with key_for("n8n", ["read", "propose"], url, grid) as key:
-        last.write_text(key.split("_")[1], "utf-8")
-        yield key
+    store = Keys(url, grid)
+    try:
+        for view in store.listing():
+            if view.revoked_at is None and view.name.startswith(tuple(f"{part}{OF_PART}" for part in PARTS)):
+                store.revoke(view.id, clock())
+    finally:
+        store.close()
 
 
 # --- what there is already --------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from gridgov.auth import SHADOW
 from gridgov.gemini import Prices
 from gridgov.model import Outcome, Round
 from gridgov.postgres import Ask
-from gridgov.service import ACTIVE
+from gridgov.prompt import load
+from gridgov.service import ACTIVE, MODEL, PROMPT
 from gridgov.summary import activations, in_units, moment
 from gridgov.wire import Json, timestamp
 
@@ -193,7 +194,10 @@ def _beside(ask: Ask, rows: Sequence[Json]) -> dict[str, Json]:
 
 
 def _put_in_force(ask: Ask, versions: dict[_Version, _Uses]) -> None:
-    """Says which versions were activated, and which are in force; those that were never asked are listed, too."""
+    """Says which versions were activated, and which are in force; those that were never asked are listed, too.
+
+    Where none was activated, the one that is asked by default is in force.
+    """
     force: dict[str, _Version] = {}
     for record, activation in activations(ask):
         if not activation.model:
@@ -202,5 +206,9 @@ def _put_in_force(ask: Ask, versions: dict[_Version, _Uses]) -> None:
         version = _Version(activation.role, activation.prompt, activation.digest, activation.model)
         versions.setdefault(version, _Uses()).activated = timestamp(record.at)
         force[activation.role] = version
+    if ACTIVE not in force:
+        default = _Version(ACTIVE, PROMPT, load(PROMPT).digest, MODEL)
+        if default in versions:
+            force[ACTIVE] = default
     for version in force.values():
         versions[version].in_force = True

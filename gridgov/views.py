@@ -73,7 +73,8 @@ class SummaryAnswer(BaseModel):
     `window` is the last so many hours, `before` as many before them (null where the window is not complete). Each
     proposal counts once, with what it came to in the end: `held` still waits. Where a window has more records than are
     looked at, `complete` is false and `since` is the time of the first that was. `refused.by_code` counts a proposal
-    for each rule that it broke, over the last `looked_at` refused ones. `paused` is null while the grid runs.
+    for each rule that it broke, over the last `looked_at` refused ones; like `outcomes`, by when it was proposed.
+    `paused` is null while the grid runs.
     `held.items` are the 20 oldest; `epochs_left` is null where they wait without end. `total` is what all actors but
     the boundary have; `change` by how much that moved in the window; `transferred` what executed proposals moved in it.
     `changes` are the 20 largest, by resource in turn. `conservation.ok`: all balances of each resource, the

@@ -54,6 +54,11 @@ class Fate(NamedTuple):
         """Whether its transfers were applied in the end."""
         return (self.final or self.outcome) == Outcome.EXECUTED.value
 
+    @property
+    def told(self) -> str:
+        """The outcome, and of a hold what it was settled to: `held, then executed`."""
+        return self.outcome if self.final is None else f"{self.outcome}, then {self.final}"
+
 
 class Changed(NamedTuple):
     """A proposal of which something else would have come. `seq` is its record in history, `would_be` None: dropped.

@@ -212,7 +212,8 @@ class _Expansion:
         self.unique("flows", [each.name for each in form.flows], "name")
         flows = tuple(self.flow(i) for i in range(len(form.flows)))
         prices = {name: self.price(name) for name in form.prices}
-        if form.first_row and all(each.profile is None for each in (*flows, *prices.values())):
+        profiles = [flow.profile for flow in flows] + [price.profile for price in prices.values()]
+        if form.first_row and not any(profiles):
             text = f"found {form.first_row}, but no flow and no price reads a file; expected no first_row"
             raise self.document.bad(("first_row",), text)
         commons = self.commons()

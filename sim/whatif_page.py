@@ -113,8 +113,8 @@ def _proposals(console: Console, found: WhatIf) -> None:
 
 
 def _fate(fate: Any) -> str:
-    ends = fate.outcome if fate.final is None else f"{fate.outcome}, then {fate.final}"
-    return ends + (f" ({', '.join(fate.codes)})" if fate.codes else "")
+    told: str = fate.told
+    return told + (f" ({', '.join(fate.codes)})" if fate.codes else "")
 
 
 def _ends(console: Console, found: WhatIf) -> None:

@@ -775,7 +775,8 @@ def test_refuses_what_makes_no_sense(folder, gridgov):
 
 
 def test_says_how_to_go_on_where_the_budget_is_spent(folder, gridgov, monkeypatch, tmp_path):
-    monkeypatch.setattr("gridgov.cli._live", lambda calls, cost: live(lambda epoch, sample: NOTHING, max_calls=calls))
+    asked = lambda calls, cost: live(lambda epoch, sample: NOTHING, max_calls=calls)  # noqa: E731
+    monkeypatch.setattr("gridgov.experiments.live_model", asked)
     path = tmp_path / "x.jsonl"
     options = ("--model", "gemini-x", "--record", path, "--samples", 2, "--last", 3)
     said = gridgov("backtest", folder.hasty, *options, "--max-calls", 4)

@@ -94,6 +94,7 @@ def test_transfer_that_cannot_be_is_refused_in_words(production, operating, brow
     sheet.choose("To", "actor-2").fill("Amount", "999999999")
     sheet.see("refused", re.compile("is more than the .* that the sender has available"))
     sheet.fill("Amount", "a lot").see("This is no amount")
+    sheet.fill("Amount", "1").fill("Amount", "1,5").see("This is no amount")
 
 
 def test_entry_is_taken_back_from_its_own_page(production, operating, browse):

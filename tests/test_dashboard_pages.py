@@ -1,6 +1,7 @@
 """What pages decide, without a browser: Streamlit's own harness, and an API that is played."""
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,120 @@ def test_nobody_sees_production_before_signing_in_where_sign_in_is_configured(pl
     assert set(keys) == {None}  # not the environment's
 
 
+@pytest.mark.parametrize(
+    ("user", "own", "said"),
+    [
+        ({"email": "mia@example.org", "email_verified": True}, "gridgov_mia", ""),
+        ({"email": "mia@example.org"}, "gridgov_mia", ""),
+        ({"email": "mia@example.org", "email_verified": False}, None, "without an e-mail address that was checked"),
+        ({"email": "eve@example.org"}, None, '`"eve@example.org" = "gridgov_..."` in `[keys]`'),
+        ({}, None, "without an e-mail address that was checked"),
+    ],
+)
+def test_who_signed_in_has_the_key_of_their_own_or_none(played, monkeypatch, user, own, said):
+    asked = played(summary=Refused(401, {"detail": "a key is needed"}))
+    keys = set()
+
+    def called(url, key):
+        keys.add(key)
+        return asked
+
+    monkeypatch.setattr(frame, "_api", called)
+    monkeypatch.setattr("streamlit.user", {"is_logged_in": True, **user})
+    shown = read(look(auth=SIGN_IN, keys={"mia@example.org": "gridgov_mia"}))
+    assert keys == {own}  # never the environment's
+    assert said in shown
+
+
+# --- what an address says ---------------------------------------------------------------------------------------------
+
+ID, OTHER = "9f1b7c1e-0000-4000-8000-000000000001", "9f1b7c1e-0000-4000-8000-000000000002"
+AWAY_PATHS = ("../../v1/me?" + "a" * 24, "../ledger/5/reverse%23" + "a" * 14)
+
+
+def opened(page, **query):
+    at = AppTest.from_string(
+        f"from dashboard import frame\nfrom dashboard.pages import {page}\n"
+        f"import streamlit as st\nst.session_state.update(page={page!r}, links=0)\n{page}.show()",
+        default_timeout=60,
+    )
+    at.query_params.update(query)
+    return at.run()
+
+
+def item(id_, taker):
+    transfer = {"from": "home-1", "to": taker, "resource": "energy", "amount": 45}
+    return {"proposal_id": id_, "seq": 9, "epoch": 3, "proposer": "planner", "at": HEAD["at"], "age_seconds": 60.0,
+            "held_until": None, "epochs_left": None, "transfers": [transfer], "reasoning": "because"}  # fmt: skip
+
+
+def operating(played, **answers):
+    held = {"count": 1, "items": [item(OTHER, "home-9")]}
+    return played(summary=whole(held=held), me={"name": "mia", "scopes": ["read", "operate"]}, **answers)
+
+
+@pytest.mark.parametrize(("page", "name"), [("ledger", "entry"), ("journal", "seq"), ("proposals", "id")])
+@pytest.mark.parametrize("said", ["²", "9" * 40, *AWAY_PATHS])
+def test_address_of_nothing_says_so_and_asks_for_nothing_else(played, page, name, said):
+    api = played(summary=whole())
+    assert "is no " in read(opened(page, **{name: said}))
+    assert {path for path in api.asked if "me" in path or "reverse" in path} == set()
+
+
+@pytest.mark.parametrize("query", [{"id": AWAY_PATHS[1]}, {"entry": "²"}, {"id": AWAY_PATHS[0]}])
+def test_nothing_is_taken_back_by_an_address_of_nothing(played, query):
+    api = operating(played)
+    assert "is no " in read(opened("operate", act="reverse", **query))
+    assert not [path for path in api.asked if "reverse" in path]
+
+
+def approvals(at):
+    return [button.key for button in at.button if "approve" in (button.key or "")]
+
+
+def test_held_proposal_that_an_address_names_is_shown_also_where_it_is_not_among_the_oldest(played, monkeypatch):
+    own = item(ID, "home-2")
+    told = {"proposal_id": ID, "outcome": "held", "seq": 8, "epoch": 3, "decided": {"outcome": "held"}, "proposal": own}
+    api = operating(played, **{f"proposals_{ID}": told})
+    monkeypatch.setattr(api, "act", lambda *_, **__: {"outcome": "executed", "violations": [], "balances": []})
+    at = opened("operate", act="held", id=ID)
+    assert approvals(at) == [f"do-/v1/proposals/{ID}/approve-Approve"] and "home-1 → home-2" in read(at)
+    at.text_input[0].input("for this one").run()
+    at.query_params["id"] = OTHER
+    at.run()
+    assert approvals(at) == [f"do-/v1/proposals/{OTHER}/approve-Approve"] and at.text_input[0].value == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "codes", "said"),
+    [
+        ("executed", [], "settled already: approved by `mia`, and executed"),
+        ("rejected", ["hold_rejected"], "settled already: rejected by `mia`"),
+        ("rejected", ["hold_expired"], "settled already: expired"),
+    ],
+)
+def test_no_other_proposal_is_put_in_place_of_one_that_was_settled(played, outcome, codes, said):
+    told = {"proposal_id": ID, "outcome": outcome, "seq": 8, "epoch": 3, "decided": {"outcome": "held"},
+            "operator": "mia", "violations": [{"code": code} for code in codes]}  # fmt: skip
+    operating(played, **{f"proposals_{ID}": told})
+    at = opened("operate", act="held", id=ID)
+    assert said in read(at) and approvals(at) == []
+    assert approvals(opened("operate", act="held", id=AWAY_PATHS[0])) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder of secrets is Linux's")
 def test_without_secrets_there_is_no_sign_in(played):
     played(summary=Away("x"))
     assert "Sign in" not in [button.label for button in look().sidebar.button]
+
+
+@pytest.mark.parametrize("said", ['{"actors": null}', '{"hold_epochs": NaN}', '{"actors": {"max_tranfer": {}}}'])
+def test_form_of_constraints_says_what_it_cannot_take_and_asks_for_nothing(played, monkeypatch, said):
+    now = {"max_transfer": {"energy": 50, "actors": {"home-1": {"energy": Decimal("0.5")}}}, "hold_epochs": 24}
+    api = operating(played, constraints={"seq": 1, "constraints": now})
+    monkeypatch.setattr(frame, "units", lambda: {"energy": "kWh"})
+    at = opened("operate", act="constraints")
+    assert '"energy": 0.5' in at.text_area[0].value and "Change something" in read(at)
+    at.text_area[0].input(said).run()
+    assert "This cannot be taken" in read(at)
+    assert not [path for path in api.asked if path.startswith("PUT")]

@@ -22,7 +22,7 @@ from gridgov.errors import BadInput, Damaged
 from gridgov.explain import explain
 from gridgov.export import metrics
 from gridgov.source import open_source
-from tests.stores import HOSTILE
+from tests.stores import HOSTILE, played
 
 pytest_plugins = ["tests.commands", "tests.stores"]
 
@@ -435,6 +435,17 @@ def test_empty_store_says_what_to_type(monkeypatch, tmp_path, name):
 def test_address_of_nothing_says_so(store, monkeypatch, name, params):
     found = page(monkeypatch, store.folder, name, **params)
     assert "cannot be shown" in said(found)
+
+
+def test_compare_sets_no_regret_beside_another_ones_best(store, monkeypatch, tmp_path):
+    other = played("community-week", tmp_path, "constraints.epoch_quota.energy=0.3", epochs=24)
+    same = played("community-week", tmp_path, epochs=24)
+    none = played("community-week", tmp_path, epochs=24, proposer="policy:none")
+    for chosen, comparable in ((f"{same},{other}", False), (f"{same},{none}", True)):
+        found = page(monkeypatch, tmp_path, "compare", runs=chosen)
+        [row] = [row for row in found.dataframe[0].value.to_dict("records") if row["metric"] == "regret"]
+        assert (row["better"] == "lower") is comparable
+        assert ("Not comparable" in row["means"]) is not comparable
 
 
 def test_compare_shows_where_two_part_and_the_statistics(store, monkeypatch):

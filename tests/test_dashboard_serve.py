@@ -88,6 +88,26 @@ def test_key_of_the_dashboard_may_read_and_is_revoked_at_the_end(gridgov, home):
     assert view["revoked_at"]
 
 
+def test_dashboard_never_gets_the_key_of_the_environment_and_one_that_was_left_is_revoked(gridgov, home, monkeypatch):
+    monkeypatch.setenv("GRIDGOV_API_KEY", "gridgov_may_operate")
+    with up("--dashboard-port", "0") as grid:
+        assert any("GRIDGOV_API_URL" in _environment(pid) for pid in children(grid.process.pid))
+        for pid in children(grid.process.pid):
+            if "GRIDGOV_API_URL" in (own := _environment(pid)):
+                assert own["GRIDGOV_API_KEY"] != "gridgov_may_operate"
+        below = children(grid.process.pid)
+        grid.process.kill()
+        grid.process.wait()
+        assert ended(below)
+    with up("--dashboard-port", "0"):
+        views = [view for view in _keys(gridgov) if view["name"].startswith("dashboard/up-")]
+        assert [(view["scopes"], bool(view["revoked_at"])) for view in views] == [(["read"], True), (["read"], False)]
+
+
+def _environment(pid):
+    return dict(pair.partition("=")[::2] for pair in _read(f"/proc/{pid}/environ").split("\0") if pair)
+
+
 def _keys(gridgov):
     import json
 

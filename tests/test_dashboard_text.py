@@ -1,6 +1,7 @@
 """How the dashboard writes, and how it asks the API: no browser, no server."""
 
 import json
+import re
 import time
 from decimal import Decimal
 
@@ -140,6 +141,51 @@ def test_constraints_stay_in_their_own_words_where_nothing_was_changed():
     made = constraints_form._made(now, grid, ["energy", "water"], dict(rest))
     assert made["max_transfer"] == {"energy": Decimal("0.1"), "water": 5, "actors": {"a": {"energy": 1}}}
     assert made["min_balance"] == 0
+
+
+def test_limits_of_actors_are_written_as_exact_numbers_and_read_back_as_they_were():
+    rest = {"hold_epochs": 24, "actors": {"max_transfer": {"home «1»": {"energy": Decimal("0.125"), "water": 3}}}}
+    said = constraints_form.written(rest)
+    assert '"energy": 0.125' in said and json.loads(said)["actors"]["max_transfer"]["home «1»"]["energy"] == 0.125
+    assert constraints_form.read(said) == rest
+    assert constraints_form.read("") == {} and constraints_form.written({}) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ('{"actors": {"max_tranfer": {"a": {"energy": 1}}}}', "no limit max_tranfer; did you mean max_transfer?"),
+        ('{"actors": []}', "actors must be an object"), ('{"actors": null}', "actors must be an object"),
+        ('{"actors": {"max_transfer": []}}', "max_transfer must have an object for each actor"),
+        ('{"actors": {"max_transfer": {"a": 5}}}', "max_transfer must have an object for each actor"),
+        ('{"hold_epochs": NaN}', "NaN is no number"), ('{"hold_epochs": 1e999999999}', "out of range"),
+        ('{"hold_epoch": 3}', "did you mean hold_epochs?"), ('{"max_transfer": 3}', "is set in the table"),
+        ('{"hold_epochs": 3, "hold_epochs": 4}', "is there 2 times"), ("[]", "must be an object"),
+        ("{", "it is no JSON"), ("[" * 100_000, "too deep"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taken_of_the_rest_is_named(said, wrong):
+    with pytest.raises(ValueError, match=re.escape(wrong)):
+        constraints_form.read(said)
+
+
+# --- what an address says ---------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_an_address_are_plain_digits():
+    assert [text.whole(said) for said in ("7", "0", "9" * 18)] == [7, 0, 10**18 - 1]
+    assert {text.whole(said) for said in ("²", "٣", "", "-1", "1_0", " 1", "9" * 19, "9" * 5_000)} == {None}
+
+
+def test_ids_of_an_address_are_uuids_and_nothing_else():
+    assert text.id_of("9F1B7C1E-0000-4000-8000-000000000001") == "9f1b7c1e-0000-4000-8000-000000000001"
+    others = ("../../v1/me?" + "a" * 24, "../ledger/5/reverse%23" + "a" * 14, "", "x" * 36)
+    assert {text.id_of(said) for said in others} == {None}
+
+
+def test_times_that_are_none_in_utc_are_no_times():
+    assert text.instant("2026-11-22 12:00+02:00") == "2026-11-22T10:00:00Z"
+    assert {text.instant(said) for said in ("0001-01-01 00:00+14:00", "9999-12-31 23:59-14:00", "soon")} == {None}
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gridgov import n8n
+from gridgov import loop, n8n, settings
 from gridgov.errors import CheckFailed
 from gridgov.model import Outcome
 from sim import day as days
@@ -29,7 +29,7 @@ from sim.stubs.replies import body
 from tests import apps
 from tests.commands import GRIDGOV, ROOT, one_line
 from tests.databases import processes_in
-from tests.n8n import NOWHERE, until
+from tests.n8n import NOWHERE, TARGET, until
 
 pytest_plugins = ["tests.commands", "tests.n8n"]
 
@@ -193,8 +193,8 @@ def test_files_for_an_n8n_elsewhere_are_filled_in_and_hold_no_key(gridgov, keys,
         assert name in said.out
     written = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.json")}
     assert len(written) == len(n8n.workflows())
-    loop = json.loads(written["governance-loop.json"])
-    config = next(node for node in loop["nodes"] if node["name"] == "Config")["parameters"]["assignments"][
+    workflow = json.loads(written["governance-loop.json"])
+    config = next(node for node in workflow["nodes"] if node["name"] == "Config")["parameters"]["assignments"][
         "assignments"
     ]
     assert {one["name"]: one["value"] for one in config}["app_url"] == "https://grid.example"
@@ -206,13 +206,94 @@ def test_files_for_an_n8n_elsewhere_are_filled_in_and_hold_no_key(gridgov, keys,
     }
 
 
-def test_key_that_may_operate_is_warned_of(gridgov, keys, monkeypatch, prefix, tmp_path):
+def test_key_that_may_operate_is_refused(gridgov, keys, monkeypatch, prefix, tmp_path):
+    put = []
+    monkeypatch.setattr(n8n, "prepare", lambda *given: put.append(given))
+    into = ("n8n", "import", "--linear-team", "T", "--home", tmp_path)
     monkeypatch.setenv("GRIDGOV_API_KEY", apps.KEYS["operate"])
-    monkeypatch.setattr(n8n, "prepare", lambda *_: None)
-    said = gridgov("n8n", "import", "--linear-team", "T", "--home", tmp_path)
-    assert said.code == 0 and "make it a key of its own" in said.err
+    assert "gridgov keys create n8n --scope propose" in one_line(gridgov(*into), 2)
+    assert not put
     monkeypatch.setenv("GRIDGOV_API_KEY", apps.KEYS["propose"])
-    assert "warning" not in gridgov("n8n", "import", "--linear-team", "T", "--home", tmp_path).err
+    assert gridgov(*into).code == 0 and put
+
+
+@pytest.mark.parametrize("into", ["--home", "--out"])
+@pytest.mark.parametrize("url", ["http://[::1", "foo", "ftp://h", "http://h:x", "http://u:hidden@h:1"])
+def test_address_that_is_none_is_refused_before_anything_is_done(gridgov, keys, tmp_path, url, into):
+    said = gridgov("n8n", "import", "--linear-team", "T", "--app", url, into, tmp_path / "made")
+    assert "address" in one_line(said, 2)
+    assert (said.out, "hidden" in said.err, (tmp_path / "made").exists()) == ("", False, False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": None}, {"nodes": None}, {"nodes": [{"type": "x", "parameters": {}}]}, {"nodes": ["x"]},
+        {"nodes": [{"name": "Config", "type": "x", "parameters": {"assignments": {"assignments": None}}}]},
+        {"nodes": [{"name": "X", "type": "x", "parameters": {}, "credentials": {"a": None}}]},
+        {"connections": None}, {"connections": {"X": None}}, {"connections": {"X": {"what": 1}}},
+        {"connections": {"X": {"main": [[{"node": "Y"}]]}}}, {"settings": []},
+    ],
+)  # fmt: skip
+def test_file_that_is_no_workflow_is_named(gridgov, tmp_path, change):
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(n8n.workflows()["gridgovLoop"] | change))
+    assert f"{path}: is no workflow of n8n: " in one_line(gridgov("n8n", "check", "--files", tmp_path), 2)
+
+
+def test_home_that_is_none_is_not_made_by_a_check(gridgov, prefix, tmp_path):
+    assert "no such folder" in one_line(gridgov("n8n", "check", "--home", tmp_path / "none"), 2)
+    assert "no user folder of n8n" in one_line(gridgov("n8n", "check", "--home", tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_are_in_no_file_while_they_are_put_in_and_old_ones_are_removed(prefix, tmp_path, monkeypatch):
+    left = tmp_path / "tmpabcd1234" / "credentials.json"
+    left.parent.mkdir()
+    left.write_text(json.dumps(n8n.credentials(TARGET)))
+    run, seen = subprocess.run, []
+
+    def looked(command, **options):
+        seen.extend(path for path in tmp_path.rglob("*") if path.is_file() and b"MARKED" in path.read_bytes())
+        assert "MARKED" not in str(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", looked)
+    n8n.put_credentials(tmp_path, TARGET, prefix)
+    assert seen == [] and not left.parent.exists()
+    assert "MARKED" in n8n._command(tmp_path, prefix, "export:credentials", "--all", "--decrypted", "--pretty",
+                                    "--output=/dev/stdout")  # fmt: skip
+
+
+def parts_of(place, prefix, lines):
+    own = settings.load()._replace(n8n=prefix, gemini_api_key="x", linear_api_key="x")
+    return loop.Parts(place, own, None, "T", True, lines.append)
+
+
+def test_loop_whose_n8n_takes_too_long_says_so(prefix, tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(n8n, "COMMAND_S", 0.01)
+    running = loop.Loop(parts_of(tmp_path, prefix, lines), "http://127.0.0.1:9", "key")
+    running._run()
+    assert "the loop does not run: n8n import:credentials did not end in 0.01 s; try again" in lines[-1]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"{}", b"[]"])
+def test_loop_whose_secrets_are_damaged_says_what_to_remove(prefix, tmp_path, content):
+    lines: list[str] = []
+    (tmp_path / "secrets.json").write_bytes(content)
+    loop.Loop(parts_of(tmp_path, prefix, lines), "http://127.0.0.1:9", "key")._run()
+    assert f"the loop does not run: {tmp_path / 'secrets.json'}: is damaged; remove it" in lines[-1]
+
+
+def test_meters_are_played_again_where_what_answers_is_not_the_workflow(tmp_path):
+    lines: list[str] = []
+    played = loop.Loop(parts_of(tmp_path, tmp_path, lines), "http://127.0.0.1:9", "key")
+    played._meters = loop.meters_of(ROOT / loop.SCENARIO, True)
+    answers = [httpx.Response(404, text="<html>"), httpx.Response(404, json=[]), httpx.Response(200, json={})]
+    with httpx.Client(transport=httpx.MockTransport(lambda _: answers.pop(0))) as client:
+        assert [played._play(client, "http://n8n", TARGET, 1) for _ in range(3)] == [False, False, True]
+    assert lines == []
 
 
 def test_what_was_imported_runs_and_is_the_same_until_somebody_changes_it(gridgov, keys, prefix, tmp_path):
@@ -313,7 +394,5 @@ def test_up_with_n8n_says_what_is_missing_before_anything_is_started(gridgov, ho
 
 
 def test_second_loop_in_the_same_folder_is_refused(gridgov, home, prefix):
-    from gridgov import loop
-
     with loop.taken(home / "n8n"):
         assert "another `gridgov up --n8n` runs" in one_line(gridgov("up", "--n8n", "--port", 0, "--no-dashboard"), 2)

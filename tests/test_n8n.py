@@ -143,6 +143,22 @@ def test_call_for_a_closed_epoch_gets_what_was_decided_then(world):
     world.check_one_effect()
 
 
+def test_epoch_of_a_call_is_a_whole_number_or_its_digits_or_none_at_all(world):
+    for wrong in (True, "x", "", "1.5", -1, "-1", 1.5, [1], {}, 2**31):
+        refused = world.n8n.call(told={"epoch": wrong})
+        assert (refused.status_code, refused.json()["status"]) == (400, 400), wrong
+        assert "no whole number" in refused.json()["detail"]
+    assert (world.gate.calls, world.incidents) == ([], [])
+    first = world.run({"epoch": "1"})
+    assert (first["outcome"], first["epoch"]) == ("executed", 1)
+    assert world.run({"epoch": 1}) == world.run({"epoch": "1"}) == first
+    refused = world.n8n.call(told={"epoch": 0})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        409, "epoch 0 has no outcome, and is not open: epoch 2 is",
+    )  # fmt: skip
+    assert world.run({"epoch": None})["epoch"] == 2
+
+
 @pytest.mark.parametrize("token", [None, "wrong", ""])
 @pytest.mark.parametrize("path", ["governance-loop", "outbox-sync"])
 def test_without_the_token_nothing_runs(world, token, path):

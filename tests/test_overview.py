@@ -25,12 +25,14 @@ from gridgov.rejudge import rejudge
 from gridgov.source import open_source
 from gridgov.statement import period, statements_of
 from gridgov.whatif import Terms
-from tests.apps import Client, fill, good, moving, running
+from gridgov.wire import constraints_from_json
+from tests.apps import GENESIS, Client, fill, good, moving, running
 from tests.test_api import problem
 from tests.test_postgres import LARGE, session
 
 pytest_plugins = ["tests.databases"]
 
+RESOURCES = {resource.name: resource for resource in GENESIS.resources}
 HOSTILE = "=cmd|'/c calc'!A1 <b>**x**</b>"
 DAY = datetime(2026, 11, 20, 12, tzinfo=UTC)
 """When it is now in these tests."""
@@ -218,6 +220,18 @@ def test_summary_of_a_day_is_what_was_done_in_it(played):
     control = client.get("/v1/control")
     assert told["head"]["seq"] == control["seq"] and told["head"]["digest"] == control["digest"]
     assert told["entries"] == control["entries"] and told["paused"] is None
+
+
+def test_a_hold_refused_later_counts_by_when_it_was_proposed_in_outcomes_and_in_rules(client, clock):
+    clock.at = DAY - timedelta(hours=30)
+    held = client.propose(45)["proposal_id"]
+    clock.at = DAY - timedelta(hours=1)
+    good(client.act(f"/v1/proposals/{held}/reject", {}))
+    clock.at = DAY
+    for hours, count, codes in ((24, 0, {}), (48, 1, {"hold_rejected": 1})):
+        told = client.get("/v1/summary", hours=hours)
+        assert told["window"]["outcomes"]["rejected"] == count
+        assert told["refused"] == {"total": count, "looked_at": count, "by_code": codes}
 
 
 def test_summary_says_what_there_is_and_what_changed(played):
@@ -543,6 +557,47 @@ def test_a_preview_of_the_whole_history_is_the_what_if_of_it(client, clock, url)
     assert found.decisions == told["proposals"]
     assert [one["proposal_id"] for one in told["changed"]] == [one.proposal_id for one in found.changed]
     assert [one["cause"] for one in told["changed"]] == [one.cause for one in found.changed]
+
+
+def test_a_preview_says_of_each_what_it_would_be_and_counts_the_rules_of_the_refused_alone(client, clock, url):
+    clock.at = DAY - timedelta(hours=2)
+    approved = client.propose(45)["proposal_id"]
+    good(client.act(f"/v1/proposals/{approved}/approve", {}))
+    small, other = client.propose(12, "actor-3"), client.propose(39, "actor-4")
+    clock.at = DAY
+    ids = [approved, small["proposal_id"], other["proposal_id"]]
+
+    def fates(constraints):
+        preview = good(tried(client, constraints))["preview"]
+        with open_source("postgres", None, (url, "main")) as source:
+            new = constraints_from_json(constraints, RESOURCES, ())
+            found = rejudge(source, Terms(edit=lambda *_: new))
+        told = [(one.proposal_id, one.was.told, one.would_be.told, one.why) for one in found.changed]
+        assert told == [tuple(one[key] for key in ("proposal_id", "was", "would_be", "why"))
+                        for one in preview["changed"]]  # fmt: skip
+        return preview, {id_: (was, would_be, why) for id_, was, would_be, why in told}
+
+    preview, own = fates({"max_transfer": {"energy": 42}, "hold_above": {"energy": 10}})
+    assert (preview["would_refuse"], preview["would_hold"], preview["by_code"]) == (1, 2, {"max_transfer": 1})
+    assert own[ids[0]][:2] == ("held, then executed", "rejected") and "42" in own[ids[0]][2]
+    assert own[ids[1]][:2] == ("executed", "held") and "waits for a person" in own[ids[1]][2]
+    _, own = fates({"max_transfer": {"energy": 50}})
+    assert own[ids[0]][:2] == ("held, then executed", "executed")
+    pausing = {"hold_above": {"energy": 10}, "max_transfer": {"energy": 42}, "auto_pause": {"refused_in_a_row": 1}}
+    preview, own = fates(pausing)
+    assert preview["by_code"] == {"paused": 2, "max_transfer": 1} and preview["would_hold"] == 0
+    assert own[ids[1]][:2] == ("executed", "rejected") and "waits" not in own[ids[1]][2]
+
+
+def test_a_preview_takes_what_would_be_held_until_it_expires_for_held(client):
+    id_ = client.propose(12)["proposal_id"]
+    for epoch in (1, 2, 3):
+        client.post("/v1/epochs/close", {"epoch": epoch})
+    preview = good(tried(client, {"hold_above": {"energy": 10}, "hold_epochs": 1}))["preview"]
+    assert (preview["would_refuse"], preview["would_hold"], preview["by_code"]) == (0, 1, {})
+    (own,) = preview["changed"]
+    assert (own["proposal_id"], own["was"], own["would_be"]) == (id_, "executed", "held, then rejected")
+    assert own["why"].endswith("nobody decides, and the hold expires")
 
 
 def test_a_preview_of_more_than_it_looks_at_says_from_when_on_it_is(played, monkeypatch):

@@ -54,9 +54,12 @@ def program(*options):
     command = [sys.executable, "-m", "sim.stubs.gemini", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=FOLDER.parent) as running:
         try:
+            assert running.stdout.readline().startswith("a stub of Gemini answers on http")
             line = running.stdout.readline()
-            assert "GRIDGOV_GEMINI_BASE_URL=" in line
-            yield line.partition("GRIDGOV_GEMINI_BASE_URL=")[2].partition(",")[0]
+            assert line.startswith("export GRIDGOV_GEMINI_BASE_URL=") and line.endswith(
+                "GEMINI_API_KEY=any-key-will-do\n"
+            )
+            yield line.partition("GRIDGOV_GEMINI_BASE_URL=")[2].partition(" ")[0]
         finally:
             running.send_signal(signal.SIGINT)
             try:

@@ -156,6 +156,11 @@ def _metrics(refs: Sequence[runs.Ref], labels: dict[str, str]) -> None:
             )
             own[ref.name] = run_views.figure(row)
             values.setdefault(key, set()).add(row["value"])
+    best = {str([(row["resource"], row["bound_served"]) for row in runs.kept(ref, "baselines")]) for ref in refs}
+    if len(best) > 1:  # each is measured against its own best, so the smaller one need not be the better
+        for key, row in found.items():
+            if key[0] == "regret":
+                row.update({"better": "", "means": "Not comparable: what was possible differs between these runs."})
     differ = [key for key in found if len(values[key]) > 1]
     only = st.toggle("Only what differs", value=True, key="differ", bind="query-params")
     chosen = differ if only else differ + [key for key in found if key not in differ]

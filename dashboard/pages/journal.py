@@ -67,12 +67,12 @@ def _filters() -> Json:
         with two:
             epoch = frame.written("epoch", "Epoch", listing.RESETS)
         with three:
-            number = frame.written("find", "Record number")
-            if number.isdigit():
+            number = text.whole(frame.written("find", "Record number"))
+            if number is not None:
                 frame.go("journal", seq=number)
         said = frame.written("text", "Search", listing.RESETS, placeholder="anything that stands in a record")
         span = listing.times()
-    return {"kind": kind, "epoch": epoch if epoch.isdigit() else None, "text": said, **span}
+    return {"kind": kind, "epoch": text.whole(epoch), "text": said, **span}
 
 
 def _row(item: Json) -> Json:

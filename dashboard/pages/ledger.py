@@ -23,8 +23,9 @@ def show() -> None:
     chosen = frame.param("entry")
     if chosen:
         frame.link("ledger", "← All entries", **{name: frame.param(name) for name in FILTERS})
-        if chosen.isdigit():
-            story.entry(int(chosen))
+        number = text.whole(chosen)
+        if number is not None:
+            story.entry(number)
         else:
             st.warning(f"{text.safe(chosen)} is no number of an entry.")
         return
@@ -66,12 +67,12 @@ def _filters(units: dict[str, str]) -> Json:
         with four:
             epoch = frame.written("epoch", "Epoch", listing.RESETS)
         with five:
-            number = frame.written("find", "Entry number")
-            if number.isdigit():
+            number = text.whole(frame.written("find", "Entry number"))
+            if number is not None:
                 frame.go("ledger", entry=number)
         span = listing.times()
     return {
-        "actor": actor, "resource": resource, "kind": kind, "epoch": epoch if epoch.isdigit() else None, **span
+        "actor": actor, "resource": resource, "kind": kind, "epoch": text.whole(epoch), **span
     }  # fmt: skip
 
 

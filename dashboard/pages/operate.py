@@ -15,7 +15,7 @@ import streamlit as st
 from dashboard import constraints_form, frame, text
 from dashboard.client import Away, Refused
 from dashboard.pages import story
-from gridgov.model import uuid5
+from gridgov.model import Code, uuid5
 
 Json = dict[str, Any]
 
@@ -142,8 +142,10 @@ def _call(act: Act, body: Json, once: str) -> None:
         st.rerun()
 
 
-def _reason(key: str = "reason") -> str:
-    return (st.text_input("Reason", key=f"{key}-{frame.param('once')}", max_chars=1_000, live=True) or "").strip()
+def _reason(of: str = "") -> str:
+    """A field for a reason; what is typed for one thing (`of`) does not stay for another."""
+    place = f"reason-{of}-{frame.param('once')}"
+    return (st.text_input("Reason", key=place, max_chars=1_000, live=True) or "").strip()
 
 
 def _outcome(dry: Json) -> None:
@@ -170,13 +172,23 @@ def _outcome(dry: Json) -> None:
 def _held(once: str) -> None:
     found = frame.summary(fresh_s=0) or {}
     held = found.get("held", {"count": 0, "items": []})
-    items = held["items"]
-    if not items:
-        st.write("Nothing waits for a person.")
-        return
-    units = frame.units()
+    items, named = held["items"], frame.param("id")
     ids = [item["proposal_id"] for item in items]
-    at = ids.index(frame.param("id")) if frame.param("id") in ids else 0
+    wanted = text.id_of(named) or named
+    at = ids.index(wanted) if wanted in ids else None if wanted else 0
+    if items:
+        _queue(held, ids, at)
+    else:
+        st.write("Nothing waits for a person.")
+    if at is None:
+        _other(wanted, once)
+    elif items:
+        _settle(items[at], once)
+
+
+def _queue(held: Json, ids: list[str], at: int | None) -> None:
+    """The oldest that wait, with a mark at the one that is shown, if it is one of them."""
+    items, units = held["items"], frame.units()
     more = f"; the {len(items)} oldest are shown" if held["count"] > len(items) else ""
     st.caption(f"{text.many(held['count'], 'proposal')} {'waits' if held['count'] == 1 else 'wait'}{more}.")
     frame.table(
@@ -195,11 +207,43 @@ def _held(once: str) -> None:
         chosen=lambda row: frame.set_param("id", ids[row]),
     )  # fmt: skip
     before, after, _ = st.columns([1, 1, 4])
-    if before.button("Previous", shortcut="Alt+Up", disabled=at == 0):
+    if before.button("Previous", shortcut="Alt+Up", disabled=not at) and at:
         _turn(ids[at - 1])
-    if after.button("Next", shortcut="Alt+Down", disabled=at == len(ids) - 1):
-        _turn(ids[at + 1])
-    _settle(items[at], once)
+    following = 0 if at is None else at + 1
+    if after.button("Next", shortcut="Alt+Down", disabled=following == len(ids)):
+        _turn(ids[following])
+
+
+def _other(id_: str, once: str) -> None:
+    """The proposal that the address names and that is none of the oldest that wait: it, or what came of it."""
+    own = text.id_of(id_)
+    if own is None:
+        st.warning(f"{text.safe(id_)} is no id of a proposal: those are UUIDs, of 36 characters.")
+        return
+    found = frame.read(f"/v1/proposals/{own}", 0)
+    if found is None:
+        return
+    if found["outcome"] == "held" and found["seq"] is not None:
+        _settle({**found["proposal"], "proposal_id": own, "epoch": found["epoch"]}, once)
+        return
+    if found["seq"] is None:
+        st.info("This proposal is a shadow's: it was judged and never applied, so there is nothing to settle.")
+    elif found["decided"]["outcome"] == "held":
+        st.info(f"This proposal was settled already: {_settled_how(found)}.")
+    else:
+        st.info(f"This proposal was never held: it was {text.DONE.get(found['outcome'], found['outcome'])}.")
+    frame.link("proposals", "Its whole story", id=own)
+
+
+def _settled_how(found: Json) -> str:
+    """How a hold ended, and what came of it, as Markdown."""
+    codes = {violation["code"] for violation in found["violations"]}
+    if Code.HOLD_EXPIRED.value in codes:
+        return story.SETTLED["expire"]
+    by = f" by {text.safe(found['operator'])}" if found.get("operator") else ""
+    if Code.HOLD_REJECTED.value in codes:
+        return f"rejected{by}"
+    return f"approved{by}, and {text.DONE.get(found['outcome'], found['outcome'])}"
 
 
 def _turn(id_: str) -> None:
@@ -216,7 +260,7 @@ def _settle(item: Json, once: str) -> None:
         st.text(text.transfers([line], frame.units()))
     frame.block(item["reasoning"], "no reasoning")
     frame.link("proposals", "Its whole story", id=id_)
-    reason = _reason()
+    reason = _reason(id_)
     approve, reject = st.columns(2)
     with approve:
         _perform(Act("POST", f"/v1/proposals/{id_}/approve", {}, "Approve", "Alt+A"), once, reason, _outcome)
@@ -245,9 +289,9 @@ def _control(once: str) -> None:
 
 
 def _decimal(said: str) -> Decimal | None:
-    """An amount that somebody typed, exactly; None where it is none."""
+    """An amount that somebody typed, exactly; None where it is none. A comma is none: 1,5 is 1.5 here and 15 there."""
     try:
-        found = Decimal(said.strip().replace(",", "")) if said.strip() else None
+        found = Decimal(said.strip()) if said.strip() else None
     except InvalidOperation:
         return None
     return found if found is not None and found.is_finite() else None
@@ -272,7 +316,7 @@ def _transfer(once: str) -> None:
     reason = _reason()
     much = _decimal(said)
     if said and much is None:
-        st.warning("This is no amount: write it as 12.5.")
+        st.warning("This is no amount: write it as 12.5, with a point and without commas.")
     if given is None or taken is None or much is None:
         st.caption("Choose who gives, who gets, what and how much; the dry run is shown here.")
         return
@@ -287,14 +331,17 @@ def _reverse(once: str) -> None:
         entry = frame.written("entry", "Ledger entry", ("id",), placeholder="its number")
     with right:
         id_ = frame.written("id", "or proposal", ("entry",), placeholder="its id")
-    reason = _reason()
-    if entry.isdigit():
-        path, label = f"/v1/ledger/{entry}/reverse", f"Take entry {entry} back"
-        frame.link("ledger", f"Entry {entry}", entry=entry)
-    elif len(id_) == 36:
-        path, label = f"/v1/proposals/{id_}/reverse", "Take the proposal back"
-        frame.link("proposals", "The proposal's story", id=id_)
+    number, own = text.whole(entry), text.id_of(id_)
+    reason = _reason(f"{number}-{own}")
+    if number is not None:
+        path, label = f"/v1/ledger/{number}/reverse", f"Take entry {number} back"
+        frame.link("ledger", f"Entry {number}", entry=number)
+    elif own is not None and not entry:
+        path, label = f"/v1/proposals/{own}/reverse", "Take the proposal back"
+        frame.link("proposals", "The proposal's story", id=own)
     else:
+        if entry or id_:
+            st.warning(f"{text.safe(entry or id_)} is no {'number of an entry' if entry else 'id of a proposal'}.")
         st.caption("Say which; the dry run is shown here.")
         return
     _perform(Act("POST", path, {}, label), once, reason, _outcome)

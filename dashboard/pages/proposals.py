@@ -62,8 +62,7 @@ def _filters() -> Json:
             "text", "Search", listing.RESETS, placeholder="an actor, a resource, words of the reasoning, an id"
         )
         span = listing.times()
-    number = epoch if epoch.isdigit() else None
-    return {"outcome": outcome, "code": code, "proposer": proposer, "epoch": number, "text": said, **span}
+    return {"outcome": outcome, "code": code, "proposer": proposer, "epoch": text.whole(epoch), "text": said, **span}
 
 
 def _row(item: Json, units: dict[str, str]) -> Json:

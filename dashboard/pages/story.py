@@ -41,10 +41,11 @@ def _number(value: Any) -> Any:
 
 def proposal(id_: str) -> None:
     """Draws a proposal's story, or says that there is none."""
-    if len(id_) != 36:
-        st.warning(f"{text.safe(id_)} is no id of a proposal: it has 36 characters.")
+    own = text.id_of(id_)
+    if own is None:
+        st.warning(f"{text.safe(id_)} is no id of a proposal: those are UUIDs, of 36 characters.")
         return
-    found = frame.read(f"/v1/proposals/{id_.lower()}/story")
+    found = frame.read(f"/v1/proposals/{own}/story")
     if found is None:
         return
     units = frame.units()
@@ -269,18 +270,20 @@ def entry(number: int) -> None:
 def fetched(seq: str, request: str) -> Json | None:
     """A journal record by its number, or by the request that it answers; None where there is none, and that is said."""
     if request:
-        found = frame.read(f"/v1/requests/{request}") if len(request) == 36 else None
+        own = text.id_of(request)
+        found = frame.read(f"/v1/requests/{own}") if own is not None else None
         if found is None:
             st.caption("No record answers this request: what it asked for was not recorded.")
         return found
-    if not seq.isdigit() or int(seq) < 1:
+    number = text.whole(seq)
+    if not number:
         st.warning(f"{text.safe(seq)} is no number of a record.")
         return None
-    page = frame.read("/v1/journal", after=int(seq) - 1, limit=1)
+    page = frame.read("/v1/journal", after=number - 1, limit=1)
     if page is None:
         return None
-    if not page["items"] or page["items"][0]["seq"] != int(seq):
-        st.info(f"There is no record {int(seq):,} yet.")
+    if not page["items"] or page["items"][0]["seq"] != number:
+        st.info(f"There is no record {number:,} yet.")
         return None
     return dict(page["items"][0])
 

@@ -282,8 +282,11 @@ def _balances(found: Json) -> None:
         columns={"resource": "Resource", "total": "All actors have", "change": "Change",
                  "transferred": "Transferred", "reserved": "Reserved by holds", "actors": "Actors"},
     )  # fmt: skip
-    sums = "add up to 0 with the outside, and to the ledger" if found["conservation"]["ok"] else "do NOT add up"
-    st.caption(f"Conservation: all balances {sums}.")
+    sums = "add up to 0 with the outside" if found["conservation"]["ok"] else "do NOT add up to 0 with the outside"
+    st.caption(
+        f"Conservation: the balances of each resource {sums}. That is all that is checked here; `gridgov verify "
+        "postgres` checks them against the ledger and the journal."
+    )
     units = {own["resource"]: own["unit"] for own in found["resources"]}
     frame.table(
         [

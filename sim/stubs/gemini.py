@@ -435,14 +435,15 @@ def main(port: int, policy: str, script: Path | None) -> None:
 
     def listening(found: int) -> None:
         url = f"http://127.0.0.1:{found}"
-        click.echo(f"a stub of Gemini answers on {url} (GRIDGOV_GEMINI_BASE_URL={url}, any GEMINI_API_KEY)")
+        click.echo(f"a stub of Gemini answers on {url}; in another terminal, so that it is asked:")
+        click.echo(f"export GRIDGOV_GEMINI_BASE_URL={url} GEMINI_API_KEY=any-key-will-do")
 
     try:
         server = GeminiServer(_script(script), policy)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(server.serve(port, listening, asyncio.Event()))
     except (BadInput, OSError) as wrong:
-        raise SystemExit(f"the stub can't start: {wrong}") from None
+        raise SystemExit(f"the stub can't start: {wrong}; another --port may be free, 0 is any") from None
 
 
 if __name__ == "__main__":

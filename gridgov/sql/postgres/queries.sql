@@ -803,7 +803,8 @@ WHERE j.seq > %(after)s AND j.seq <= %(until)s
 GROUP BY 1, 2, 3
 
 -- name: refused_codes
--- How many of the last refusals broke each rule; a hold that was refused in the end counts when it was.
+-- How many of the last refusals broke each rule. As in `tallied`, a hold that was refused in the end counts when it
+-- was proposed.
 SELECT v.found ->> 'code' AS code, count(DISTINCT r.seq) AS count
 FROM (
     (
@@ -813,10 +814,12 @@ FROM (
     )
     UNION ALL
     (
-        SELECT seq, body FROM journal
-        WHERE kind = 'settlement' AND outcome = 'rejected' AND seq > %(after)s AND seq <= %(until)s
-        ORDER BY seq DESC LIMIT %(most)s
+        SELECT j.seq, s.body FROM journal AS j
+        INNER JOIN journal AS s ON s.kind = 'settlement' AND s.proposal_id = j.proposal_id AND s.outcome = 'rejected'
+        WHERE j.kind = 'proposal' AND j.outcome = 'held' AND j.seq > %(after)s AND j.seq <= %(until)s
+        ORDER BY j.seq DESC LIMIT %(most)s
     )
+    ORDER BY seq DESC LIMIT %(most)s
 ) AS r
 CROSS JOIN LATERAL json_array_elements(r.body::json -> 'payload' -> 'violations') AS v (found)
 GROUP BY 1
