@@ -250,8 +250,8 @@ class Loop:
             except (ValueError, AttributeError):
                 return False  # not the workflow's words: n8n is not ready, and is asked again
             self._parts.say(
-                f"meters    are not played, since this grid was begun from another scenario: {why}; to begin one for them: "
-                "GRIDGOV_GRID=homes gridgov up --n8n"
+                f"meters    are not played, since this grid was begun from another scenario: {why}; "
+                "to begin one for them: GRIDGOV_GRID=homes gridgov up --n8n"
             )
             self._meters = None
         return answer.status_code < 500
