@@ -26,9 +26,9 @@ def analysis(store):
 
 def pick(sheet, place, table=-1):
     """Clicks the box before a row of a table: by default of the last one on the page."""
-    grids = sheet.page.locator("[data-testid=stDataFrame]")
+    grids = sheet.settle().page.locator("[data-testid=stDataFrame]")
     grids.last.wait_for()
-    grid = grids.nth(table if table >= 0 else grids.count() + table)
+    grid = grids.last if table == -1 else grids.nth(table if table >= 0 else grids.count() + table)
     grid.scroll_into_view_if_needed()
     grid.click(position={"x": 16, "y": HEAD_PX + ROW_PX * place + ROW_PX // 2})
     return sheet.settle()

@@ -151,7 +151,7 @@ def test_list_of_proposals_is_filtered_by_its_address_and_opens_a_story(story, r
     sheet.click("← All proposals").see("1 row;")
     assert "id=" not in sheet.page.url and "outcome=rejected" in sheet.page.url
     sheet.fill("Search", "ACTOR-7").see("these are all")
-    assert "text=ACTOR-7" in sheet.page.url
+    sheet.page.wait_for_url(re.compile("text=ACTOR-7"))
     shown_as_text(sheet)
 
 
