@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from gridgov.model import WorldState
     from gridgov.postgres import Reader
     from gridgov.progress import Telling
-    from gridgov.source import Source
     from sim.live import Live
 
 CRASHED = 70
@@ -78,19 +77,6 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def _source(text: str) -> Source:
-    from gridgov.source import LedgerSource, open_source
-
-    own, context = settings.load(), click.get_current_context()
-    if text != "postgres":
-        found = context.with_resource(open_source(text, own.runs))
-        if isinstance(found, LedgerSource) and found.note:
-            click.echo(f"gridgov: {found.note}", err=True)
-        return found
-    url = context.with_resource(operations.database())
-    return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
 
 
 def _reader() -> Reader:
@@ -255,7 +241,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - one for each option
     from sim.cases import read as cases_of
     from sim.report import show_backtest
 
-    rules, history = [made.rule(text) for text in fail_if], _source(source)
+    rules, history = [made.rule(text) for text in fail_if], experiments.source_of(source)
     live = None
     if tape is None:
         if prompt is None and model is None:
@@ -272,7 +258,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - one for each option
         made.opened(tape, live, record, samples, prompt, model) as new,
         Progress("backtest", min(count, last or count), "questions") as progress,
     ):
-        tried = [] if cases is None else cases_of(cases, history, _source, new.samples)
+        tried = [] if cases is None else cases_of(cases, history, experiments.source_of, new.samples)
         which = made.Wanted(proposer, last, tried, rules)
         report = made.backtest(history, new, which, baseline=again, progress=progress)
     if as_json:
@@ -363,7 +349,7 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
 
     if sum((epoch is not None, entry is not None, every)) > 1:
         raise BadInput("--epoch, --entry and --every exclude each other; give one of them")
-    opened = _source(source)
+    opened = experiments.source_of(source)
     if every:
         for world in opened.world_states():
             _document(_with_scales(world_state_json(world), world))
@@ -392,7 +378,7 @@ def explain(source: str, proposal_id: str, as_json: bool) -> None:
     from gridgov.explain import explain as explained
     from sim.report import show_story
 
-    story = explained(_source(source), proposal_id)
+    story = explained(experiments.source_of(source), proposal_id)
     if as_json:
         _document(story)
     else:
@@ -421,7 +407,7 @@ def statement(
     if source == "postgres":
         found = stated.of_grid(_reader(), actor, when)
     else:
-        found = stated.of_source(_source(source), actor, when)
+        found = stated.of_source(experiments.source_of(source), actor, when)
     if as_csv:
         click.echo(csv_of(found.document()), nl=False)
     elif as_json:
@@ -439,7 +425,7 @@ def verify(source: str, expect_head: str | None, as_json: bool) -> None:
     from gridgov.verify import verify as verified
     from sim.report import show_checks
 
-    report = verified(_source(source), expect_head)
+    report = verified(experiments.source_of(source), expect_head)
     if as_json:
         _document(report.document())
     else:
@@ -457,7 +443,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
     from gridgov.diff import diff as compared
     from sim.report import show_diff
 
-    found = compared(_source(a), _source(b))
+    found = compared(experiments.source_of(a), experiments.source_of(b))
     if as_json:
         _document(found.document())
     else:
@@ -489,18 +475,18 @@ def export(source: str, out: Path) -> None:
     if out.suffix == ".parquet":
         from gridgov.source import write_parquet
 
-        click.echo(f"{out}: {write_parquet(_source(source), out)} tables")
+        click.echo(f"{out}: {write_parquet(experiments.source_of(source), out)} tables")
         return
     if out.suffix == ".beancount":
         from gridgov.interchange import beancount
 
-        write_texts(out, beancount(_source(source).records()))
+        write_texts(out, beancount(experiments.source_of(source).records()))
         click.echo(f"{out}: check it with bean-check")
         return
     if out.suffix != ".jsonl":
         also = ", or .duckdb" if source == "postgres" else ""
         raise BadInput(f"{out}: expected a file that ends in .jsonl or .beancount, a folder in .parquet{also}")
-    count = write_journal(out, _source(source).records())
+    count = write_journal(out, experiments.source_of(source).records())
     click.echo(f"{out}: {count:,} records")
 
 

@@ -49,7 +49,8 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=not on_terminal, width=None if on_terminal else 120)
 
 
-def _source(text: str) -> Source:
+def source_of(text: str) -> Source:
+    """A SOURCE as a command names it, open until the command ends. Raises BadInput, Damaged."""
     from gridgov.source import LedgerSource, open_source
 
     own, context = settings.load(), click.get_current_context()
@@ -89,7 +90,7 @@ def loaded(
 
     run, epoch = place(fork)
     folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory())
-    return forked(_source(run), epoch, Path(folder), overrides, epochs=epochs, proposer=proposer)
+    return forked(source_of(run), epoch, Path(folder), overrides, epochs=epochs, proposer=proposer)
 
 
 def known(past: Past | None, record: Path) -> None:
@@ -175,7 +176,7 @@ def whatif(
     if out is not None and out.suffix not in (".duckdb", ".jsonl"):
         raise BadInput(f"--out {out}: expected a file that ends in .duckdb or .jsonl")
     wanted = terms(sets, from_epoch, drop, freeze, scale)
-    opened = _source(source)
+    opened = source_of(source)
     with collector_off():
         found, kept = _measured(opened, rejudge(opened, wanted), out)
     if as_json:
@@ -428,7 +429,7 @@ def reproduce(run: str, bundle: Path | None, as_json: bool) -> None:
     folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory()))
     (folder / "again").mkdir()
     packed = Path(run).suffix == ".zip" and Path(run).is_file()
-    source = _source(str(bundles.unpacked(Path(run), folder)) if packed else run)
+    source = source_of(str(bundles.unpacked(Path(run), folder)) if packed else run)
     found = made(source, folder / "again")
     if packed:
         found = replace(found, source=run)

@@ -17,7 +17,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import click
@@ -31,7 +31,7 @@ from gridgov.propose import Answer, Context
 from gridgov.reply import load
 from gridgov.wire import Json, declared, known
 from sim import policies
-from sim.stubs.http import Asked, Server, Threaded, packet, reset, say_nothing
+from sim.stubs.http import Asked, Server, Threaded, packet, reset, say_nothing, script_of
 from sim.stubs.replies import REPLIES, body, said
 
 KEPT = 1_000
@@ -414,18 +414,6 @@ class Stub(Threaded):
         self._server.script.add(script)
 
 
-def _script(path: Path | None) -> Any:
-    if path is None:
-        return []
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as wrong:
-        raise BadInput(f"{path}: no script ({wrong}); expected a JSON list of steps") from None
-    if not isinstance(found, list):
-        raise BadInput(f"{path}: no script; expected a JSON list of steps")
-    return found
-
-
 @click.command()
 @click.option("--port", default=8090, show_default=True, help="0 takes a free one.")
 @click.option("--policy", type=click.Choice(POLICIES), default="greedy", show_default=True, help="who answers")
@@ -439,7 +427,7 @@ def main(port: int, policy: str, script: Path | None) -> None:
         click.echo(f"export GRIDGOV_GEMINI_BASE_URL={url} GEMINI_API_KEY=any-key-will-do")
 
     try:
-        server = GeminiServer(_script(script), policy)
+        server = GeminiServer(script_of(script, "steps"), policy)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(server.serve(port, listening, asyncio.Event()))
     except (BadInput, OSError) as wrong:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from gridgov.errors import BadInput
 
 BODY_MAX = 20 * 2**20
 
@@ -70,15 +75,15 @@ async def say_nothing(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
 
 
-class Server:
+class Server(ABC):
     """Connections in an event loop; a stub is one with an `answer`."""
 
     def __init__(self) -> None:
         self._open: set[asyncio.Task[None]] = set()
 
+    @abstractmethod
     async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         """Answers one request; whether the connection can be used for another."""
-        raise NotImplementedError
 
     async def serve(self, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Listens until it is told to stop, then drops every connection."""
@@ -151,3 +156,16 @@ class Threaded:
     def _listening(self, port: int) -> None:
         self.port, self.url = port, f"http://127.0.0.1:{port}{self.path}"
         self._ready.set()
+
+
+def script_of(path: Path | None, what: str) -> Any:
+    """The list of `what` (steps, faults) in a JSON file; empty where there is none. Raises BadInput."""
+    if path is None:
+        return []
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as wrong:
+        raise BadInput(f"{path}: no script ({wrong}); expected a JSON list of {what}") from None
+    if not isinstance(found, list):
+        raise BadInput(f"{path}: no script; expected a JSON list of {what}")
+    return found

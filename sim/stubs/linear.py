@@ -24,7 +24,7 @@ import click
 
 from gridgov.errors import BadInput
 from gridgov.wire import Json, known
-from sim.stubs.http import Asked, Server, Threaded, packet, reset, say_nothing
+from sim.stubs.http import Asked, Server, Threaded, packet, reset, say_nothing, script_of
 from sim.stubs.linear_pages import issue_page, issues_page
 from sim.stubs.linear_workspace import TEAM, Workspace, error, fields_of
 
@@ -382,18 +382,6 @@ class Stub(Threaded):
         self._server.script.clear()
 
 
-def _script(path: Path | None) -> Any:
-    if path is None:
-        return []
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as wrong:
-        raise BadInput(f"{path}: no script ({wrong}); expected a JSON list of faults") from None
-    if not isinstance(found, list):
-        raise BadInput(f"{path}: no script; expected a JSON list of faults")
-    return found
-
-
 @click.command()
 @click.option("--port", default=8091, show_default=True, help="0 takes a free one.")
 @click.option("--script", type=click.Path(path_type=Path), help="a JSON list of faults")
@@ -410,7 +398,7 @@ def main(port: int, script: Path | None, seed: int, refused: str, keep: Path | N
         click.echo(f"GRIDGOV_LINEAR_URL={url}/graphql LINEAR_API_KEY={KEY} team {TEAM['id']}")
 
     try:
-        server = LinearServer(_script(script), refused=int(refused), seed=seed, keep=keep)
+        server = LinearServer(script_of(script, "faults"), refused=int(refused), seed=seed, keep=keep)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(server.serve(port, listening, asyncio.Event()))
     except (BadInput, OSError) as wrong:
