@@ -20,8 +20,8 @@ import duckdb
 import pyarrow as pa
 
 from gridgov.errors import BadInput, Damaged, GridgovError
-from gridgov.export import FORM
 from gridgov.source import reading
+from gridgov.tables import FORM
 
 SQL = Path(__file__).parent / "sql" / "runs.sql"
 

@@ -142,7 +142,7 @@ class Grid:
 
     def shadow(self, proposal_id: str) -> dict[str, list[dict[str, Any]]]:
         """What a shadow proposed under this id, as the rows of an export by table; none where there is no such."""
-        from gridgov.export import Builder, Run, names_of
+        from gridgov.tables import Builder, Run, names_of
 
         _, rows = self.page("shadow_said", proposal_id=proposal_id)
         if not rows:
@@ -190,7 +190,7 @@ def kept(row: Mapping[str, Any]) -> Interaction:
 
 
 def exported(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An interaction of a grid as `export.Run` takes it; what its row does not say is absent.
+    """An interaction of a grid as `tables.Run` takes it; what its row does not say is absent.
 
     `line` is that of a cassette. Where the row says too little for one, it is all that the row says, with a digest of
     it, and `request` in it is the body of the request.
@@ -290,7 +290,7 @@ def _text(key: str, data: bytes) -> dict[str, str]:
 
 
 class Exchanges(Sequence[dict[str, Any]]):
-    """The interactions of a grid as `export.Run` takes them: fetched when they are asked for, in order, once."""
+    """The interactions of a grid as `tables.Run` takes them: fetched when they are asked for, in order, once."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
@@ -310,7 +310,7 @@ class Exchanges(Sequence[dict[str, Any]]):
 
 
 class Asides(Sequence[tuple[int, Decision]]):
-    """What shadows proposed, as `export.Run` takes it: fetched when it is asked for, in order, once."""
+    """What shadows proposed, as `tables.Run` takes it: fetched when it is asked for, in order, once."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid

@@ -22,12 +22,13 @@ from adbc_driver_postgresql import StatementOptions, dbapi
 from gridgov import __version__
 from gridgov.auth import SHADOW
 from gridgov.errors import BadInput, Damaged, GridgovError
-from gridgov.export import Builder, Run, Slice, Store, Writer, decimals
+from gridgov.export import Store, Writer
 from gridgov.grid import Asides, Exchanges, Grid
 from gridgov.journal import Decision, Genesis, JournalRecord, Registration, canonical
 from gridgov.model import uuid5
 from gridgov.postgres import READ, Unreachable, query
 from gridgov.replay import Columns, chain
+from gridgov.tables import Builder, Run, Slice, decimals
 
 BATCH = 1 << 23
 """About so many bytes are read at once."""

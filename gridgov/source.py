@@ -16,12 +16,13 @@ from pyarrow.types import is_dictionary, is_string
 
 from gridgov.amounts import SCALE_MAX
 from gridgov.errors import BadInput, Damaged, GridgovError
-from gridgov.export import FORM, Metrics, do, first_line, is_locked, metrics, query, seals
+from gridgov.export import Metrics, do, first_line, is_locked, metrics, query, seals
 from gridgov.foreign import journal
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
 from gridgov.replay import chain, fold, replay
 from gridgov.state import State
+from gridgov.tables import FORM
 
 if TYPE_CHECKING:
     from gridgov.grid import Grid

@@ -14,7 +14,7 @@ from gridgov import flows
 from gridgov.amounts import LIMIT, plain
 from gridgov.decide import SETTLEMENTS, decide, overridden, reversed_, settled
 from gridgov.errors import BadInput, Damaged
-from gridgov.export import SEALED, SHADOWED, Run, tables
+from gridgov.export import SEALED, SHADOWED
 from gridgov.journal import (
     ENTRY_KINDS,
     Close,
@@ -31,6 +31,7 @@ from gridgov.outcome import Outcomes
 from gridgov.replay import fold
 from gridgov.source import GridSource, Source
 from gridgov.state import State
+from gridgov.tables import Run, tables
 
 if TYPE_CHECKING:
     from gridgov.grid import Grid

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from gridgov import __version__
 from gridgov.amounts import to_minor
 from gridgov.engine import Engine
-from gridgov.export import Commons, Run, as_ints
 from gridgov.journal import Decision, JournalRecord, canonical
 from gridgov.model import Constraints, Outcome, Resource
 from gridgov.source import Source
+from gridgov.tables import Commons, Run, as_ints
 
 Json = dict[str, Any]
 

@@ -20,6 +20,7 @@ from gridgov import export
 from gridgov.errors import BadInput, Damaged, GridgovError
 from gridgov.export import attach, do, first_line, query
 from gridgov.source import reading
+from gridgov.tables import FORM
 from sim.parts import COMPLETE, FAILED, runs_of
 
 
@@ -43,7 +44,7 @@ def ended(path: Path) -> list[Ended]:
         if ("runs",) not in do(connection, query("table_names"), {"database": name}):
             raise BadInput(f"{path}: is a DuckDB file, but no export of gridgov; it has no table runs")
         rows = do(connection, query("ended", database=f'"{name}"'))
-    if any(form != export.FORM for *_, form in rows):
+    if any(form != FORM for *_, form in rows):
         raise BadInput(f"{path}: was written by another version of gridgov; run it again with this one")
     return [Ended(*row[:3]) for row in rows]
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import duckdb
 
 from gridgov.errors import BadInput
-from gridgov.export import FORM, do, query
+from gridgov.export import do, query
 from gridgov.journal import canonical
 from gridgov.source import open_source, reading
+from gridgov.tables import FORM
 from gridgov.wire import known
 from sim.form import METRICS
 from sim.inference import Curve, alike, detectable, holm, sign_flip, survival

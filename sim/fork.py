@@ -251,7 +251,7 @@ def _spec(source: Source, kept: _Kept) -> str | None:
 
 
 def _interactions(source: Source) -> Iterator[dict[str, Any]]:
-    """The interactions of a run, as `export.Run` takes them."""
+    """The interactions of a run, as `tables.Run` takes them."""
     for row in source.named("interactions"):
         called = row.pop("called_us")
         row["proposal_id"] = str(row["proposal_id"])

@@ -30,6 +30,7 @@ from gridgov.propose import Proposer
 from gridgov.replay import Ints, fold
 from gridgov.source import open_source
 from gridgov.state import State
+from gridgov.tables import Commons, Run
 from gridgov.verify import verify
 from sim import policies
 from sim.bound import Baseline, baselines, demanded, plan
@@ -146,7 +147,7 @@ def launch(  # noqa: PLR0913 - keywords, one for each thing that may differ
     return Launched(summary, result)
 
 
-def _published(store: export.Store, run: export.Run) -> Path:
+def _published(store: export.Store, run: Run) -> Path:
     """The run's file: written, or kept where it is there already and still what it was. Raises Damaged, BadInput."""
     there = store.folder / f"{run.run_id}.duckdb"
     known = there.exists()
@@ -162,7 +163,7 @@ def _published(store: export.Store, run: export.Run) -> Path:
     return path
 
 
-def _check_bound(run: export.Run, metrics: Mapping[str, Any], path: Path) -> None:
+def _check_bound(run: Run, metrics: Mapping[str, Any], path: Path) -> None:
     """Raises BadInput where a file that was kept lacks the bound that was asked for."""
     regret = metrics.get("regret") or {}
     for resource, (none, bound, _) in run.baselines.items():
@@ -264,17 +265,15 @@ def _identity(scenario: Scenario, speaker: Speaker) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
-def exported(
-    result: Result, tape: Tape, known: Mapping[str, Baseline], now: datetime | None, seconds: float
-) -> export.Run:
+def exported(result: Result, tape: Tape, known: Mapping[str, Baseline], now: datetime | None, seconds: float) -> Run:
     """All that is kept of a finished run; `known` are its baselines, `now` when it was started, for the export only."""
     scenario = result.scenario
     records = list(result.engine.ledger.records())
     commons = None
     if scenario.commons is not None:
         below = scenario.commons.collapse_below or 0
-        commons = export.Commons(scenario.commons.actor, scenario.commons.resource, below, harvesters(scenario))
-    return export.Run(
+        commons = Commons(scenario.commons.actor, scenario.commons.resource, below, harvesters(scenario))
+    return Run(
         run_id=run_id(scenario, records[0].body, now if tape.live is not None else None),
         scenario=scenario.name,
         description=scenario.description,
@@ -321,7 +320,7 @@ def _unbounded(world: World) -> dict[str, Baseline]:
     return {resource: Baseline(None, None, "it is a fork; its parent has one") for resource in demanded(world)}
 
 
-def _forked(run: export.Run, past: Past, scenario: Scenario, started: datetime | None) -> export.Run:
+def _forked(run: Run, past: Past, scenario: Scenario, started: datetime | None) -> Run:
     """The run as a fork, with what happened before in it; see `fork` for what identifies it."""
     said: dict[str, Any] = {
         "fork": past.run_id,
@@ -388,7 +387,7 @@ def _example(result: Result) -> str | None:
 def _summary(
     result: Result,
     tape: Tape,
-    run: export.Run,
+    run: Run,
     known: Mapping[str, Baseline],
     path: Path,
     metrics: Mapping[str, Any],

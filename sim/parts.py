@@ -26,6 +26,7 @@ from gridgov.engine import Engine
 from gridgov.errors import BadInput, GridgovError
 from gridgov.journal import canonical
 from gridgov.ledger import MemoryLedger
+from gridgov.tables import FORM, Builder, Run, Slice, names_of
 from sim.bound import Baseline, baselines
 from sim.launch import collector_off, exported, run_id, seats
 from sim.live import BudgetSpent, Live
@@ -185,7 +186,7 @@ def _time(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)
 
 
-def _run(job: Job, scenario: Scenario, live: Live | None, started: datetime | None, record: Path | None) -> export.Run:
+def _run(job: Job, scenario: Scenario, live: Live | None, started: datetime | None, record: Path | None) -> Run:
     """Plays a scenario. Raises GridgovError."""
     begun = time.perf_counter()
     if started is not None and live is None:
@@ -221,7 +222,7 @@ def _failed(job: Job, cell: Cell, scenario: Scenario | None, found: str, error: 
         "overrides": json.dumps(list(cell.overrides), ensure_ascii=False),
         "proposers": json.dumps([] if cell.proposer is None else [{"name": cell.proposer}], ensure_ascii=False),
         "status": FAILED, "error": error, "horizon": job.epochs, "started_at": _time(job.started_at),
-        "version": __version__, "form": export.FORM,
+        "version": __version__, "form": FORM,
     }  # fmt: skip
     if scenario is not None:
         row |= {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed}
@@ -232,9 +233,9 @@ def _failed(job: Job, cell: Cell, scenario: Scenario | None, found: str, error: 
 # --- the rows of a run ------------------------------------------------------------------------------------------------
 
 
-def rows_of(run: export.Run) -> Iterator[export.Slice]:
+def rows_of(run: Run) -> Iterator[Slice]:
     """Every table of an export of one run, its seals included, as `export.Writer` stores them."""
-    builder, seals = export.Builder(export.names_of(run.records)), export.Seals()
+    builder, seals = Builder(names_of(run.records)), export.Seals()
     yield from run.slices(builder)
     yield from builder.finish()
     for table, rows in builder.shadows(run):
@@ -268,7 +269,7 @@ class Part:
         if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def add(self, run: export.Run) -> None:
+    def add(self, run: Run) -> None:
         """Takes the rows of a finished run."""
         if self.path is None:
             self.path = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))

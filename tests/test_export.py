@@ -20,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridgov import export as module
+from gridgov import tables as derived
 from gridgov.amounts import to_decimal
 from gridgov.errors import BadInput, Damaged
-from gridgov.export import Store, Writer, decimals, exact_decimals, export, tables, write_journal
+from gridgov.export import Store, Writer, export, write_journal
 from gridgov.journal import Registration
 from gridgov.model import BOUNDARY, Actor, Limit, uuid5
 from gridgov.replay import replay
+from gridgov.tables import decimals, exact_decimals, tables
 from tests import worlds
 
 CONTRACT = {
@@ -370,12 +372,13 @@ def gathered(slices):
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_slices_add_up_to_the_same_tables(played, monkeypatch, size):
     whole = gathered(tables(played[1]))
-    monkeypatch.setattr(module, "_ROWS", size)
+    monkeypatch.setattr(derived, "ROWS", size)
     assert gathered(tables(played[1])) == whole
 
 
 def test_a_run_that_was_fed_while_it_went_on_is_the_same_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS", 8)
+    monkeypatch.setattr(module, "ROWS", 8)
+    monkeypatch.setattr(derived, "ROWS", 8)
     world = worlds.seed_world(hold_above=Limit({"water": 30}, {}), hold_epochs=2)
     with Store(tmp_path / "fed") as store, Writer(store) as writer:
         for epoch in range(6):
@@ -400,7 +403,8 @@ def test_a_short_run_is_not_taken_piece_by_piece(tmp_path):
 
 
 def test_somebody_who_joins_after_it_was_fed_has_balances_from_the_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS", 8)
+    monkeypatch.setattr(module, "ROWS", 8)
+    monkeypatch.setattr(derived, "ROWS", 8)
     world = worlds.seed_world()
     with Store(tmp_path / "fed") as store, Writer(store) as writer:
         world.propose(("actor-1", "actor-2", "energy", 1))
@@ -499,7 +503,7 @@ def test_nothing_half_done_is_left_when_it_is_interrupted(tmp_path, monkeypatch)
         yield "prices", pa.table({"epoch": [1], "resource": ["energy"], "price": [1]})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_given", interrupted)
+    monkeypatch.setattr(derived, "_given", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(run, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -187,7 +187,7 @@ def copy(ledger, url):
 
 def test_small_batches_come_to_the_same(played, exported, tmp_path, monkeypatch):
     monkeypatch.setattr("gridgov.grid_export.BATCH", 1)
-    monkeypatch.setattr("gridgov.export._LINES", 2)
+    monkeypatch.setattr("gridgov.tables._LINES", 2)
     monkeypatch.setattr("gridgov.export._COMMITTED", 1)
     path = export_grid(played, grids.GRID, tmp_path / "small.duckdb")
     with opened(path) as source:

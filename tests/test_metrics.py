@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gridgov.amounts import to_decimal
-from gridgov.export import Commons, Store, export, metrics
+from gridgov.export import Store, export, metrics
 from gridgov.journal import Decision, Flow, Settlement
 from gridgov.model import BOUNDARY, Kind, Limit, Outcome
+from gridgov.tables import Commons
 from tests import worlds
 
 BY_RESOURCE = {

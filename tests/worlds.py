@@ -9,7 +9,6 @@ import numpy as np
 from gridgov import __version__
 from gridgov.decide import decide, faulted
 from gridgov.engine import Engine, Metered
-from gridgov.export import Commons, Run
 from gridgov.flows import Request
 from gridgov.journal import Activation, Genesis, Once, Registration
 from gridgov.ledger import MemoryLedger
@@ -28,6 +27,7 @@ from gridgov.model import (
     Unavailable,
     uuid5,
 )
+from gridgov.tables import Commons, Run
 
 START = 1_740_744_000_000_000  # 2025-02-28T12:00:00Z
 HOUR = 3_600_000_000

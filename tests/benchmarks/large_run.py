@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gridgov.engine import Engine
-from gridgov.export import Run, Store, Writer
+from gridgov.export import Store, Writer
 from gridgov.journal import Genesis
 from gridgov.ledger import MemoryLedger
 from gridgov.model import BOUNDARY, Actor, Constraints, Kind, Limit, Proposal, Resource, Round, Transfer
+from gridgov.tables import Run
 
 ACTORS = tuple(f"home-{n}" for n in range(1, 101))
 RESOURCES = (Resource("energy", "kWh", 3), Resource("water", "m3", 3), Resource("credits", "credit", 2))
