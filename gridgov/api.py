@@ -39,7 +39,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gridgov import postgres
 from gridgov.auth import Caller, Keys
-from gridgov.errors import BadInput, Conflict, GridgovError
+from gridgov.batch import Committed
+from gridgov.errors import BadInput, Conflict, GridgovError, Misplaced, Unreachable
 from gridgov.forms import (
     BODIES,
     EPOCH_MAX,
@@ -69,7 +70,7 @@ from gridgov.forms import (
 from gridgov.gemini import Prices
 from gridgov.model import Malformed, Outcome, uuid5
 from gridgov.overview import Overview
-from gridgov.postgres import Committed, Misplaced, Pool, Reader, Unreachable, Writer
+from gridgov.postgres import Pool, Reader, Writer
 from gridgov.reply import Fault, load
 from gridgov.service import (
     DEADLINE_S,

@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from gridgov import postgres
+from gridgov import beside
+from gridgov.beside import Key
 from gridgov.engine import Engine
 from gridgov.errors import BadInput
 from gridgov.journal import Registration
 from gridgov.model import BOUNDARY
-from gridgov.postgres import Key, Pool, Writer
+from gridgov.postgres import APP, Pool, Writer
 from gridgov.wire import known, timestamp
 
 SCOPES = {
@@ -79,7 +80,7 @@ class Keys:
     """The keys of a grid, for many threads."""
 
     def __init__(self, url: str, grid: str, fresh_s: float = FRESH_S) -> None:
-        self._pool = Pool(url, grid, postgres.APP, 2)
+        self._pool = Pool(url, grid, APP, 2)
         self._fresh_s = fresh_s
         self._known: dict[str, tuple[float, Key | None]] = {}
         self._lock = threading.Lock()
@@ -122,7 +123,7 @@ class Keys:
             writer.submit(partial(_check_mandate, own))
         id_, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         digest = hashlib.sha256(secret.encode()).digest()
-        added = self._pool.ask(lambda c: postgres.add_key(c, Key(id_, name, digest, tuple(given), own), timestamp(at)))
+        added = self._pool.ask(lambda c: beside.add_key(c, Key(id_, name, digest, tuple(given), own), timestamp(at)))
         if not added:
             raise BadInput(f"there is, or was, a key named {name!r}; names are never used again, so choose another")
         if own is not None and writer is not None:
@@ -132,11 +133,11 @@ class Keys:
 
     def listing(self) -> list[KeyView]:
         """All keys that ever were, oldest first."""
-        return [_view(row) for row in self._pool.ask(postgres.keys)]
+        return [_view(row) for row in self._pool.ask(beside.keys)]
 
     def revoke(self, name_or_id: str, at: int) -> KeyView:
         """Ends a key, by its name or its id; the second time changes nothing. Raises BadInput where there is none."""
-        if not self._pool.ask(lambda c: postgres.revoke_key(c, name_or_id, timestamp(at))):
+        if not self._pool.ask(lambda c: beside.revoke_key(c, name_or_id, timestamp(at))):
             raise BadInput(f"there is no key {name_or_id!r}; `gridgov keys list` shows those that there are")
         with self._lock:
             self._known.clear()
@@ -171,7 +172,7 @@ class Keys:
             until, key = self._known.get(id_, (0.0, None))
         if now < until:
             return key
-        key = self._pool.ask(lambda connection: postgres.key(connection, id_))
+        key = self._pool.ask(lambda connection: beside.key(connection, id_))
         with self._lock:
             self._known.pop(id_, None)
             self._known[id_] = (now + self._fresh_s, key)

@@ -2,9 +2,11 @@
 
     GridgovError               exit code
     ├── BadInput                   2   what someone wrote is wrong: says what, where, what to do
-    │   └── Conflict               2   the same id was used before, with other input
+    │   ├── Conflict               2   the same id was used before, with other input
+    │   └── Misplaced              2   the database is not as this version needs it
     ├── Damaged                    1   a file or a ledger is not what it was when it was written
     ├── CheckFailed                1   an expectation, a comparison or a check did not hold
+    ├── Unreachable                3   the database gave no answer
     └── ProposerFailed             3   a proposer or a service gave no answer
         └── CassetteMiss           3   a recording has no answer to what was asked
 
@@ -37,6 +39,10 @@ class Conflict(BadInput):
     """This id was used before, with other input; the outcome that was recorded stands."""
 
 
+class Misplaced(BadInput):
+    """The database is not as this version needs it: not migrated, without the roles, or without their rights."""
+
+
 class Damaged(GridgovError):
     """A file or a ledger is not what it was when it was written."""
 
@@ -47,6 +53,12 @@ class CheckFailed(GridgovError):
     """An expectation, a comparison or a check did not hold."""
 
     exit_code = 1
+
+
+class Unreachable(GridgovError):
+    """The database gave no answer; the message says whether what was asked for may have been recorded."""
+
+    exit_code = 3
 
 
 class ProposerFailed(GridgovError):

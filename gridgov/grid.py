@@ -9,23 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
+from gridgov.beside import Interaction, Shadow, shadow_decision
 from gridgov.cassette import Interaction as Recorded
-from gridgov.errors import Damaged, GridgovError
+from gridgov.errors import Damaged, GridgovError, Unreachable
 from gridgov.journal import NOT_A_RECORD, Decision, JournalRecord, canonical, decode
 from gridgov.model import LedgerEntry, Round
-from gridgov.postgres import (
-    READ,
-    Connection,
-    Interaction,
-    Shadow,
-    Unreachable,
-    connect,
-    entries_after,
-    lines,
-    query,
-    shadow_decision,
-)
+from gridgov.postgres import READ, Connection, connect
 from gridgov.prompt import Request, digest
+from gridgov.queries import query
+from gridgov.stored import entries_after, lines
 from gridgov.wire import timestamp
 
 EXCHANGES = 256

@@ -21,12 +21,13 @@ from adbc_driver_postgresql import StatementOptions, dbapi
 
 from gridgov import __version__
 from gridgov.auth import SHADOW
-from gridgov.errors import BadInput, Damaged, GridgovError
+from gridgov.errors import BadInput, Damaged, GridgovError, Unreachable
 from gridgov.export import Store, Writer
 from gridgov.grid import Asides, Exchanges, Grid
 from gridgov.journal import Decision, Genesis, JournalRecord, Registration, canonical
 from gridgov.model import uuid5
-from gridgov.postgres import READ, Unreachable, query
+from gridgov.postgres import READ
+from gridgov.queries import query
 from gridgov.replay import Columns, chain
 from gridgov.tables import Builder, Run, Slice, decimals
 

@@ -12,14 +12,18 @@ from typing import Any
 
 from gridgov.amounts import plain
 from gridgov.auth import SHADOW
+from gridgov.beside import Handed, Shadow
 from gridgov.decide import decide, faulted
 from gridgov.errors import BadInput, Damaged
 from gridgov.grid import EXCHANGES, Grid, Row, kept, moment, request_of, shadow_of
 from gridgov.journal import NOT_A_RECORD, START, Decision, Genesis, JournalRecord, Registration, encode, proposal_digest
 from gridgov.ledger import metadata
 from gridgov.model import LedgerEntry, Malformed, Outcome, Proposal, Round, Seen, Unavailable, uuid5
-from gridgov.postgres import APP, PAGE, READ, Handed, Shadow, about, migrations, seen_of, shown_by
+from gridgov.postgres import APP, READ
 from gridgov.propose import Answer
+from gridgov.queries import PAGE, migrations
+from gridgov.rows import about
+from gridgov.shown import seen_of, shown_by
 from gridgov.state import State
 
 _WIDTH = 80

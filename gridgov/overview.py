@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gridgov import explain, gemini, postgres
+from gridgov import beside, explain, gemini, standing, stored
 from gridgov.auth import Caller
+from gridgov.errors import Unreachable
 from gridgov.gemini import Prices
 from gridgov.grid import exported
 from gridgov.journal import Decision, JournalRecord, Reversal, Settlement, decode
 from gridgov.model import BOUNDARY, Outcome, Resource, uuid5
 from gridgov.outcome import Outcomes, Pair, touched
-from gridgov.postgres import Ask
+from gridgov.reader import Ask
 from gridgov.service import NotThere, Service
 from gridgov.state import State
 from gridgov.statement import Period, month, of_grid, period, span
@@ -128,7 +129,7 @@ class Overview:
         """What a dry run of a change of constraints adds: `preview`, or null and what `preview_failed`."""
         try:
             return {"preview": self.preview(constraints)}
-        except postgres.Unreachable as error:  # the dry run itself has its answer
+        except Unreachable as error:  # the dry run itself has its answer
             return {"preview": None, "preview_failed": str(error)}
 
     def preview(self, constraints: Any) -> Json | None:
@@ -141,7 +142,7 @@ class Overview:
 
         now = self.service.now()
         since = now - PREVIEW_DAYS * 24 * HOUR_US
-        opening, records, complete = self.reader.pool.ask(lambda c: postgres.history(c, since, PREVIEW_RECORDS))
+        opening, records, complete = self.reader.pool.ask(lambda c: standing.history(c, since, PREVIEW_RECORDS))
         begun = max(since, opening.at) if complete or not records else records[0].at
         proposals = sum(type(record.payload) is Decision for record in records)
         if not proposals:
@@ -176,7 +177,7 @@ class Overview:
     def story(self, proposal_id: str) -> Json:
         """A proposal's whole story; see `views.StoryAnswer`. Raises NotThere.
 
-        Complexity: as `postgres.state_after`: what is recent costs little.
+        Complexity: as `standing.state_after`: what is recent costs little.
         """
         record = self.reader.answered(proposal_id)
         if record is None or not isinstance(record.payload, Decision):
@@ -184,13 +185,13 @@ class Overview:
         ask = self.reader.pool.ask
         rows = self.reader.rows("interactions_of", proposal_id=proposal_id)
         exchange = None if not rows else explain.exchange_of(_called(rows[0]))
-        state, decision = ask(lambda c: postgres.stood(c, record.seq - 1)), record.payload
+        state, decision = ask(lambda c: standing.stood(c, record.seq - 1)), record.payload
         had = _touched(state, decision, None)
         told = explain.decided(state, record, decision, exchange)
         last, held = record, None
-        settlement = ask(lambda c: postgres.settlement_of(c, proposal_id))
+        settlement = ask(lambda c: stored.settlement_of(c, proposal_id))
         if settlement is not None and isinstance(settlement.payload, Settlement):
-            state, last, held = ask(lambda c: postgres.stood(c, settlement.seq - 1)), settlement, decision
+            state, last, held = ask(lambda c: standing.stood(c, settlement.seq - 1)), settlement, decision
             had = _touched(state, settlement.payload, decision)
             told["settled"] = explain.settled(state, settlement, settlement.payload)
             told["outcome"] = told["settled"]["judged"]["outcome"]
@@ -203,12 +204,12 @@ class Overview:
     def _story_aside(self, proposal_id: str) -> Json:
         """The story of what a shadow proposed: it was judged on what it was shown, and moved nothing."""
         found = self.service.proposal(proposal_id)
-        shadow = self.reader.pool.ask(lambda c: postgres.shadow(c, proposal_id))
+        shadow = self.reader.pool.ask(lambda c: beside.shadow(c, proposal_id))
         if shadow is None:
             raise NotThere(f"there is no proposal {proposal_id}")
         rows = self.reader.rows("interactions_of", proposal_id=proposal_id)
         exchange = None if not rows else explain.exchange_of(_called(rows[0]))
-        state = self.reader.pool.ask(lambda c: postgres.stood(c, shadow.seq))
+        state = self.reader.pool.ask(lambda c: standing.stood(c, shadow.seq))
         record = JournalRecord(0, shadow.epoch, "proposal", shadow.at, shadow.decision, "", b"")
         told = explain.told(state, record, shadow.decision, exchange)
         told["seen"] |= _asked_with(rows)

@@ -39,10 +39,9 @@ from gridgov.journal import (
 )
 from gridgov.ledger import MemoryLedger
 from gridgov.model import BOUNDARY, Code, Constraints, Kind, LedgerEntry, Outcome, Proposal, Resource, Seen, Violation
-from gridgov.postgres import copied
 from gridgov.replay import fold
 from gridgov.source import Source
-from gridgov.state import State
+from gridgov.state import State, copied
 from gridgov.whatif import DIRECT, KNOCK_ON, Changed, Fate, First, Moved, Terms, WhatIf, measures
 from gridgov.words import words
 

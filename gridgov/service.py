@@ -16,13 +16,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from gridgov import daily, postgres
+from gridgov import beside, daily, standing, stored
 from gridgov.amounts import plain
 from gridgov.auth import PLANNER, SHADOW, Caller, check_name
+from gridgov.beside import Handed, Interaction, Shadow
 from gridgov.cassette import SYNTHETIC
 from gridgov.decide import decide, faulted, overridden, reversed_, settled
 from gridgov.engine import METERED, Engine, Metered
-from gridgov.errors import BadInput, Conflict, GridgovError
+from gridgov.errors import BadInput, Conflict, GridgovError, Misplaced, Unreachable
 from gridgov.grid_tables import input_of, judged_aside
 from gridgov.journal import (
     Activation,
@@ -58,11 +59,14 @@ from gridgov.model import (
     uuid5,
 )
 from gridgov.outcome import Outcomes, outcome_json, touched, transfers_of
-from gridgov.postgres import Handed, Interaction, Pair, Pool, Reader, Shadow, Writer, copied, digest_of, seen_of
+from gridgov.postgres import Pool, Reader, Writer
 from gridgov.prompt import Prompt, Request, exact_json, load, render
 from gridgov.propose import Answer, Context
+from gridgov.reader import Ask
 from gridgov.reply import about, answer_of, parse_body, printable
-from gridgov.state import State
+from gridgov.rows import Pair
+from gridgov.shown import digest_of, seen_of, state_shown
+from gridgov.state import State, copied
 from gridgov.wire import (
     Json,
     constraints_from_json,
@@ -445,7 +449,7 @@ class Service:
         """Outcomes in order of seq, with the balances as they were then."""
         ask = self.reader.pool.ask
         ids = [record.payload.proposal_id for record in records if isinstance(record.payload, Settlement)]
-        found = ask(lambda c: postgres.decided(c, ids, len(ids))) if ids else []
+        found = ask(lambda c: stored.decided(c, ids, len(ids))) if ids else []
         held = {d.payload.proposal_id: d.payload for d in found if isinstance(d.payload, Decision)}
         deciding = [
             held.get(record.payload.proposal_id) if isinstance(record.payload, Settlement) else None
@@ -454,7 +458,7 @@ class Service:
         named = [touched(record.payload, own) for record, own in zip(records, deciding, strict=True)]
         pairs = self._look(lambda state: [_known_pairs(state, own) for own in named])
         asked = [(record.seq, own) for record, own in zip(records, pairs, strict=True)]
-        afters = ask(lambda c: postgres.balances_after(c, asked))
+        afters = ask(lambda c: standing.balances_after(c, asked))
         told = []
         for record, own, shown, after in zip(records, deciding, pairs, afters, strict=True):
             assert isinstance(record.payload, Outcomes), "the caller gives outcomes"
@@ -592,7 +596,7 @@ class Service:
         with self._rendering:
             handed = self._handed.get(key)
         if handed is None and key:
-            row = self.reader.pool.ask(lambda c: postgres.request(c, key))
+            row = self.reader.pool.ask(lambda c: beside.request(c, key))
             handed = None if row is None else _Handed(row[0], json.loads(row[1]))
         return handed
 
@@ -607,7 +611,7 @@ class Service:
         round has an outcome with other input.
         """
         id_, key = round_.proposal_id, submission.request_key or ""
-        known = self.reader.pool.ask(lambda c: postgres.shadow(c, id_))
+        known = self.reader.pool.ask(lambda c: beside.shadow(c, id_))
         if known is None or dry_run:
             handed = self._handed_out(key)
             told = {} if handed is None else handed.about
@@ -622,7 +626,7 @@ class Service:
             if dry_run:
                 return {**self._shadow_json(shadow), "dry_run": True}
             kept = self._interaction(submission, shadow.at)
-            known = self._acks.ask(lambda c: postgres.add_shadow(c, shadow, kept))
+            known = self._acks.ask(lambda c: beside.add_shadow(c, shadow, kept))
         if known.decision.input != input_of(given):
             raise Recorded(f"proposal {id_} was judged before with other input ({known.decision.outcome})",
                            self._shadow_json(known), _differences(_aside(known), given))  # fmt: skip
@@ -634,14 +638,14 @@ class Service:
             return None
         with self._rendering:
             state = self._shown.get(shown)
-        return self.reader.pool.ask(lambda c: postgres.state_shown(c, shown)) if state is None else state
+        return self.reader.pool.ask(lambda c: state_shown(c, shown)) if state is None else state
 
     def _shadow_json(self, shadow: Shadow) -> Json:
         """What would have become of it, with the balances as they would have been; the same whenever it is asked."""
         record = _aside(shadow)
         decision = shadow.decision
         pairs = self._look(lambda state: _known_pairs(state, touched(decision)))
-        before = self.reader.pool.ask(lambda c: postgres.balances_after(c, [(shadow.seq, pairs)]))[0]
+        before = self.reader.pool.ask(lambda c: standing.balances_after(c, [(shadow.seq, pairs)]))[0]
         by = _moved(decision, None)
         balances = {pair: (before.get(pair, 0), before.get(pair, 0) + by.get(pair, 0)) for pair in pairs}
         found = self._told(record, None, balances, dry_run=True)
@@ -657,7 +661,7 @@ class Service:
     def shadows(self, after: int, limit: int, **filters: Any) -> Json:
         """A page of what shadows proposed, in order of id, with what would have become of it."""
         resources = self.resources
-        rows = self.reader.pool.ask(lambda c: postgres.shadows_page(c, after=after, limit=limit, **filters))
+        rows = self.reader.pool.ask(lambda c: beside.shadows_page(c, after=after, limit=limit, **filters))
         items = []
         for shadow in rows:
             decision = shadow.decision
@@ -676,19 +680,19 @@ class Service:
         ask = self.reader.pool.ask
         record = self.reader.answered(proposal_id)
         if record is None or not isinstance(record.payload, Decision):
-            own = ask(lambda c: postgres.shadow(c, proposal_id))
+            own = ask(lambda c: beside.shadow(c, proposal_id))
             if own is None:
                 raise NotThere(f"there is no proposal {proposal_id}")
             return self._shadow_view(own)
-        settlement = ask(lambda c: postgres.settlement_of(c, proposal_id))
+        settlement = ask(lambda c: stored.settlement_of(c, proposal_id))
         found = self._later([record if settlement is None else settlement])[0]
         decided = {"seq": record.seq, "outcome": record.payload.outcome.value}
         found |= {"proposal": self._said(record.payload), "decided": decided, **self._exchange(proposal_id)}
         round_ = _round_of(record)
         if round_ is not None:
             id_ = round_._replace(proposer=round_.proposer + SHADOW).proposal_id
-            beside = ask(lambda c: postgres.shadow(c, id_))
-            found |= {} if beside is None else {"shadow": self._shadow_view(beside)}
+            shadow = ask(lambda c: beside.shadow(c, id_))
+            found |= {} if shadow is None else {"shadow": self._shadow_view(shadow)}
         return found
 
     def _said(self, decision: Decision) -> Json:
@@ -730,7 +734,7 @@ class Service:
                 proposer,
                 caller.mandate,
                 extra,
-                0 if role == ACTIVE else self.reader.pool.ask(postgres.last_shadow),
+                0 if role == ACTIVE else self.reader.pool.ask(beside.last_shadow),
             )
             with self._rendering:
                 found = self._contexts.get(asked) or self._rendered(asked, epoch)
@@ -739,7 +743,7 @@ class Service:
                     while len(self._contexts) > RENDERED:
                         self._contexts.popitem(last=False)
                     return found
-        raise postgres.Unreachable("the grid changes too fast to be shown; ask again")
+        raise Unreachable("the grid changes too fast to be shown; ask again")
 
     def _rendered(self, asked: _Asking, epoch: int) -> Json | None:
         """A context as of a seq; None where that is not the head any more."""
@@ -792,9 +796,9 @@ class Service:
         past = [Round(e, proposer, n).proposal_id for e in earlier for n in range(1, ROUNDS + 1)]
         most, ask = ROUNDS + HISTORY, self.reader.pool.ask
         if proposer.endswith(SHADOW):
-            shadows = ask(lambda c: postgres.shadows_of(c, [*ids, *past], most))
+            shadows = ask(lambda c: beside.shadows_of(c, [*ids, *past], most))
             return [(shadow.decision, partial(self._shadow_json, shadow)) for shadow in shadows]
-        records = ask(lambda c: postgres.decided(c, [*ids, *past], most))
+        records = ask(lambda c: stored.decided(c, [*ids, *past], most))
         return [(r.payload, partial(self._recorded, r)) for r in records if isinstance(r.payload, Decision)]
 
     def _hand_out(self, request: Request, round_: Round, shown: str, state: State | None) -> None:
@@ -803,7 +807,7 @@ class Service:
         if key not in self._handed:
             body, about_ = handed = _handed(request, round_, shown)
             row = Handed(key, self._clock(), body, canonical(about_))
-            self._acks.ask(lambda c: postgres.keep_request(c, row))
+            self._acks.ask(lambda c: beside.keep_request(c, row))
             self._handed[key] = handed
         if state is not None:
             self._shown[shown] = state
@@ -1059,7 +1063,7 @@ class Service:
             for settlement in expired:
                 self._on_outcome(settlement.outcome)
             return {**_close_json(record), "already": False, "expired": [s.proposal_id for s in expired]}
-        closed = self.reader.pool.ask(lambda c: postgres.close_of(c, epoch))
+        closed = self.reader.pool.ask(lambda c: stored.close_of(c, epoch))
         if closed is None:
             raise NotThere(f"there was no epoch {epoch}")
         return {**_close_json(closed), "already": True, "expired": []}
@@ -1071,7 +1075,7 @@ class Service:
         _ = self.resources  # there is a genesis
         try:
             return world_state_json(self.reader.world_state(epoch))
-        except postgres.Misplaced:
+        except Misplaced:
             raise
         except BadInput as error:
             raise NotThere(str(error)) from None
@@ -1219,7 +1223,7 @@ class Service:
         """
         ends = _day(day)
 
-        def question(ask: postgres.Ask) -> tuple[Json, list[Json], list[Json]]:
+        def question(ask: Ask) -> tuple[Json, list[Json], list[Json]]:
             low, high = (ask("record_before", at=end)[0]["seq"] for end in ends)
             counts = {row["outcome"]: row["count"] for row in ask("outcomes_counted", low=low, high=high)}
             waiting = ask("outbox_between", low=low, high=high, limit=DIGESTED)
@@ -1235,8 +1239,8 @@ class Service:
         """Notes that an outcome was handed on, as what; the second time changes nothing. Raises NotThere."""
         at = self._clock()
         try:
-            self._acks.ask(lambda connection: postgres.acknowledge(connection, seq, reference, at))
-        except postgres.Misplaced:
+            self._acks.ask(lambda connection: beside.acknowledge(connection, seq, reference, at))
+        except Misplaced:
             raise
         except BadInput as error:
             raise NotThere(str(error)) from None

@@ -17,7 +17,8 @@ from gridgov.amounts import LIMIT, plain, plain_decimal, to_json
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Flow, Genesis, JournalRecord, Registration
 from gridgov.model import BOUNDARY, Actor, Kind, Resource, uuid5
-from gridgov.postgres import Ask, Reader
+from gridgov.postgres import Reader
+from gridgov.reader import Ask
 from gridgov.replay import fold
 from gridgov.state import State
 from gridgov.statement_rows import GIVEN, RECEIVED

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from gridgov.auth import SHADOW
 from gridgov.gemini import Prices
 from gridgov.model import Outcome, Round
-from gridgov.postgres import Ask
 from gridgov.prompt import load
+from gridgov.reader import Ask
 from gridgov.service import ACTIVE, MODEL, PROMPT
 from gridgov.summary import activations, in_units, moment
 from gridgov.wire import Json, timestamp

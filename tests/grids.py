@@ -8,14 +8,18 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from gridgov import postgres
+from gridgov import beside, postgres
+from gridgov.beside import Interaction
 from gridgov.engine import Metered
 from gridgov.grid_tables import judged_aside
 from gridgov.journal import Activation, Once, Registration, canonical, encode
 from gridgov.model import Actor, Malformed, Proposal, Round, Transfer, uuid5
-from gridgov.postgres import Interaction, Pool, PostgresLedger, Reader, Writer, migrate
+from gridgov.postgres import Pool, PostgresLedger, Reader, Writer, migrate
 from gridgov.prompt import exact_json, load, render
 from gridgov.propose import Answer, Context
+from gridgov.shown import shown_by
+from gridgov.state import copied
+from gridgov.stored import entries_after
 from tests import worlds
 
 GRID = "main"
@@ -56,8 +60,8 @@ def play(url):
 def aside(url, at):
     """What a shadow beside the model proposed: one that would be executed, one judged late, one that is none."""
     reader, pool = Reader(url, GRID), Pool(url, GRID, postgres.APP)
-    state = reader.look(postgres.copied)
-    shown = postgres.shown_by(state)
+    state = reader.look(copied)
+    shown = shown_by(state)
     prompt = load("propose_transfer")
     give = Answer((Transfer("actor-1", "actor-2", "energy", 1),), "as a shadow")
     given: list[tuple[Any, str | None]] = [
@@ -72,14 +76,14 @@ def aside(url, at):
         about: dict[str, Any] = {"model_asked": request.model, "prompt": request.prompt, "round": round_._asdict()}
         about |= {"components": request.components, "parameters": request.parameters, "sample": 0, "seen": shown}
         key = request.request_key
-        pool.ask(partial(postgres.keep_request, handed=postgres.Handed(key, at, body, canonical(about))))
+        pool.ask(partial(beside.keep_request, handed=beside.Handed(key, at, body, canonical(about))))
         decision = judged_aside(state, round_, said, moved)
-        row = postgres.Shadow(
+        row = beside.Shadow(
             round_.proposal_id, round_.epoch, round_.proposer, n, state.seq, at, encode(decision), request.prompt,
             request.model, key, shown, None,
         )  # fmt: skip
         kept = Interaction(round_.proposal_id, key, at, body, 200, b"{}", canonical({**about, "origin": "recorded"}))
-        pool.ask(partial(postgres.add_shadow, shadow_=row, interaction=kept))
+        pool.ask(partial(beside.add_shadow, shadow_=row, interaction=kept))
     reader.close()
     pool.close()
 
@@ -116,7 +120,7 @@ def entries_of(url):
     """The entries as they are stored."""
     connection = postgres.connect(url, GRID, postgres.READ)
     try:
-        return list(postgres.entries_after(connection))
+        return list(entries_after(connection))
     finally:
         connection.close()
 

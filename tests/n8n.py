@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from gridgov import n8n, postgres, settings
+from gridgov import beside, n8n, postgres, settings
 from gridgov.auth import Keys
+from gridgov.beside import Key
 from gridgov.errors import BadInput
-from gridgov.postgres import Key, Pool
+from gridgov.postgres import Pool
 from gridgov.wire import timestamp
 from sim.stubs import gemini, linear
 from sim.stubs.linear_workspace import TEAM
@@ -343,7 +344,7 @@ def add_key(url):
     """Makes the key that n8n has, as `gridgov keys create n8n --scope propose` would."""
     pool = Pool(url, "main", postgres.APP, 1)
     digest = hashlib.sha256(SECRET.encode()).digest()
-    assert pool.ask(lambda c: postgres.add_key(c, Key("ab" * 8, "n8n", digest, ("propose",), None), timestamp(1_000)))
+    assert pool.ask(lambda c: beside.add_key(c, Key("ab" * 8, "n8n", digest, ("propose",), None), timestamp(1_000)))
     pool.close()
     Keys(url, "main").close()
 

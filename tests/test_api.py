@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from gridgov import api, postgres, service
+from gridgov import api, postgres, queries, service, stored
 from gridgov.auth import Caller, Keys
 from gridgov.errors import BadInput
 from gridgov.model import Round, uuid5
@@ -100,7 +100,7 @@ def verify(url):
     """The journal is one chain."""
     connection = postgres.connect(url, "main", READ)
     try:
-        return list(chain(postgres.lines(connection)))
+        return list(chain(stored.lines(connection)))
     finally:
         connection.close()
 
@@ -923,7 +923,7 @@ def large(server, template):
 def test_asks_for_no_more_than_what_is_recent(large, name):
     with psycopg.connect(large) as connection:
         connection.execute("SET search_path TO main")
-        plan = connection.execute(f"EXPLAIN {postgres.query(name)}".encode(), PLANNED[name]).fetchall()
+        plan = connection.execute(f"EXPLAIN {queries.query(name)}".encode(), PLANNED[name]).fetchall()
     text = "\n".join(row[0] for row in plan)
     assert "Seq Scan on journal" not in text and "Seq Scan on ledger" not in text, text
 

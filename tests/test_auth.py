@@ -9,10 +9,11 @@ import pytest
 
 from gridgov import auth, postgres
 from gridgov.auth import SCOPES, Caller, Keys
-from gridgov.errors import BadInput
+from gridgov.errors import BadInput, Unreachable
 from gridgov.journal import Registration
-from gridgov.postgres import READ, Unreachable, Writer
+from gridgov.postgres import READ, Writer
 from gridgov.replay import chain
+from gridgov.stored import lines
 from tests.apps import fill
 
 pytest_plugins = ["tests.databases"]
@@ -156,7 +157,7 @@ def test_journals_a_mandate_under_the_name_of_its_key(keys, url):
             keys.create("shop", ["propose"], 5_000, mandate=["actor-3"], writer=writer)
     assert keys.caller(bearer(key)).mandate == frozenset({"actor-1", "actor-2"})
     connection = postgres.connect(url, "main", READ)
-    last = list(chain(postgres.lines(connection)))[-1].payload
+    last = list(chain(lines(connection)))[-1].payload
     connection.close()
     assert isinstance(last, Registration)
     assert dict(last.mandates) == {"shop": ("actor-1", "actor-2")} and last.operator == "mia"

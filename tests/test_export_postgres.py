@@ -9,13 +9,13 @@ import pytest
 from gridgov.cassette import read_lines
 from gridgov.diff import diff
 from gridgov.engine import Engine
-from gridgov.errors import BadInput, Damaged, GridgovError
+from gridgov.errors import BadInput, Damaged, GridgovError, Unreachable
 from gridgov.explain import explain
 from gridgov.export import export, metrics
 from gridgov.grid_export import export_grid
 from gridgov.journal import Decision
 from gridgov.model import Round
-from gridgov.postgres import PostgresLedger, Unreachable, Writer, migrate
+from gridgov.postgres import PostgresLedger, Writer, migrate
 from gridgov.source import open_source
 from gridgov.verify import verify
 from tests import grids, worlds

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from gridgov import overview, postgres, summary, views
+from gridgov import overview, postgres, queries, standing, summary, views
 from gridgov.engine import Engine
+from gridgov.errors import Unreachable
 from gridgov.explain import explain
 from gridgov.gemini import Price, Prices
 from gridgov.journal import Decision, Genesis, decode
@@ -613,9 +614,9 @@ def test_a_preview_that_the_database_does_not_answer_leaves_the_dry_run(client, 
     client.propose(1)
 
     def slow(*_):
-        raise postgres.Unreachable("the database gave no answer")
+        raise Unreachable("the database gave no answer")
 
-    monkeypatch.setattr(postgres, "history", slow)
+    monkeypatch.setattr(standing, "history", slow)
     told = good(tried(client, {"max_transfer": 5}))
     assert told["preview"] is None and told["preview_failed"] == "the database gave no answer" and told["dry_run"]
 
@@ -718,7 +719,7 @@ def large(server):
 @pytest.mark.parametrize("name", PLANNED)
 def test_question_reads_no_more_than_it_must(large, name):
     with session(large) as connection:
-        plan = connection.execute("EXPLAIN " + postgres.query(name), PLANNED[name]).fetchall()
+        plan = connection.execute("EXPLAIN " + queries.query(name), PLANNED[name]).fetchall()
     text = "\n".join(row[0] for row in plan)
     assert "Seq Scan on journal" not in text and "Seq Scan on ledger" not in text, text
 

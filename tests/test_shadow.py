@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from gridgov import cassette, postgres, service
+from gridgov import beside, cassette, postgres, queries, service, standing
 from gridgov.auth import Keys
 from gridgov.cassette import CassetteProposer, synthetic_body
 from gridgov.errors import BadInput
@@ -18,8 +18,10 @@ from gridgov.postgres import READ, Reader
 from gridgov.prompt import load
 from gridgov.propose import Answer, Context
 from gridgov.replay import fold
+from gridgov.shown import shown_by, state_shown
 from gridgov.source import open_source
-from gridgov.state import State
+from gridgov.state import State, copied
+from gridgov.stored import records_after
 from gridgov.tapes import export_cassette
 from gridgov.verify import verify
 from tests import grids
@@ -177,9 +179,9 @@ def test_rows_are_numbered_without_gaps_whoever_adds_them(client, url):
     def add(n):
         connection = postgres.connect(url, "main")
         try:
-            (first, *_) = postgres.shadows_page(connection, after=0, limit=1, outcome=None, proposer=None, epoch=None)
+            (first, *_) = beside.shadows_page(connection, after=0, limit=1, outcome=None, proposer=None, epoch=None)
             row = first._replace(proposal_id=str(uuid.uuid4()), exchange=None)
-            return [postgres.add_shadow(connection, row._replace(n=n), None) for _ in range(2)]
+            return [beside.add_shadow(connection, row._replace(n=n), None) for _ in range(2)]
         finally:
             connection.close()
 
@@ -303,14 +305,14 @@ def test_the_state_after_any_record_is_had_without_the_journal_before_it(played)
     state, unsure = State(), list[int]()
     connection = postgres.connect(played, grids.GRID, READ)
     try:
-        for record in list(postgres.records_after(connection)):
+        for record in list(records_after(connection)):
             fold(state, record)
             if record.kind == "genesis":
                 continue  # nobody is shown anything before it is durable
-            there = postgres.state_after(connection, record.seq)
+            there = standing.state_after(connection, record.seq)
             for name in FIELDS:
                 assert getattr(there, name) == getattr(state, name), (record.seq, name)
-            found = postgres.state_shown(connection, postgres.shown_by(state))
+            found = state_shown(connection, shown_by(state))
             if found is None:
                 unsure.append(record.seq)  # the clock stood still while something was held
             else:
@@ -338,7 +340,7 @@ def test_a_forged_row_is_found_though_its_digests_were_made_anew(server, played,
         with grids.tampering(url) as connection:
             connection.execute(change + " WHERE id = 1")
             previous = START
-            for row in postgres.shadows_page(connection, after=0, limit=9, outcome=None, proposer=None, epoch=None):
+            for row in beside.shadows_page(connection, after=0, limit=9, outcome=None, proposer=None, epoch=None):
                 sealed = row.sealed(row.id, previous)
                 connection.execute("UPDATE shadows SET digest = %s WHERE id = %s", (sealed.digest, row.id))
                 previous = sealed.digest
@@ -353,7 +355,7 @@ def test_a_forged_request_is_found_though_its_digest_was_made_anew(server, playe
             at, body, about = connection.execute(
                 "SELECT (extract(epoch FROM at) * 1000000)::bigint, body, about FROM requests LIMIT 1"
             ).fetchone()
-            forged = postgres.Handed("0" * 64, at, body, about)
+            forged = beside.Handed("0" * 64, at, body, about)
             connection.execute("UPDATE requests SET request_key = %s, digest = %s WHERE about = %s",
                                (forged.request_key, forged.digest, about))  # fmt: skip
         assert "is not the key of what its body and about ask" in checked(url).first
@@ -379,8 +381,8 @@ def test_an_exchange_that_a_shadow_never_had_is_found(client, url):
     id_ = client.get("/v1/context", role="shadow")["proposal_id"]
     client.post("/v1/proposals", {"proposal_id": id_, "unavailable": {"kind": "quota"}})
     assert checked(url).first is None
-    put = postgres.Interaction(id_, "", 1, b"", 200, b"{}", "{}")
-    with grids.tampering(url) as connection, connection.cursor().copy(postgres.query("copy_interactions")) as copy:
+    put = beside.Interaction(id_, "", 1, b"", 200, b"{}", "{}")
+    with grids.tampering(url) as connection, connection.cursor().copy(queries.query("copy_interactions")) as copy:
         copy.write(put.line())
     assert "is not the exchange that its row of shadows names" in checked(url).first
 
@@ -434,9 +436,9 @@ def test_what_was_exchanged_replays_to_the_same_answers(client, url, tmp_path):
     for n in range(3):
         for role in ("active", "shadow"):
             told = client.get("/v1/context", role=role)
-            state = reader.look(postgres.copied)
+            state = reader.look(copied)
             round_ = Round(**told["round"])
-            past = tuple(s.decision for s in reader.pool.ask(lambda c: postgres.shadows_page(
+            past = tuple(s.decision for s in reader.pool.ask(lambda c: beside.shadows_page(
                 c, after=0, limit=9, outcome=None, proposer=None, epoch=None))) if role == "shadow" else tuple(
                 r.payload for r in postgres_records(url) if r.kind == "proposal")  # fmt: skip
             contexts.append(Context(round_, state, history=past))
@@ -462,7 +464,7 @@ def test_what_was_exchanged_replays_to_the_same_answers(client, url, tmp_path):
 def postgres_records(url):
     connection = postgres.connect(url, "main", READ)
     try:
-        return list(postgres.records_after(connection))
+        return list(records_after(connection))
     finally:
         connection.close()
 

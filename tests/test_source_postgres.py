@@ -10,12 +10,12 @@ from psycopg.types.json import Jsonb
 
 from gridgov.diff import diff
 from gridgov.embedded import Embedded
-from gridgov.errors import BadInput
+from gridgov.errors import BadInput, Unreachable
 from gridgov.explain import explain
 from gridgov.export import write_journal
 from gridgov.grid import Grid, exported
 from gridgov.journal import Decision
-from gridgov.postgres import APP, READ, Unreachable, Writer, migrate, rebuild
+from gridgov.postgres import APP, READ, Writer, migrate, rebuild
 from gridgov.replay import replay
 from gridgov.source import open_source
 from gridgov.verify import verify

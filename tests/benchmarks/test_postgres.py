@@ -17,11 +17,13 @@ import psycopg
 import pytest
 
 from gridgov import postgres, replay
+from gridgov.batch import Committed
 from gridgov.embedded import Embedded, programs
 from gridgov.engine import Engine
 from gridgov.journal import Decision, Genesis
 from gridgov.model import BOUNDARY, Actor, Constraints, Limit, Proposal, Resource
-from gridgov.postgres import PostgresLedger, Reader, Writer, load_state, migrate
+from gridgov.postgres import PostgresLedger, Reader, Writer, migrate
+from gridgov.standing import load_state
 from tests.benchmarks.side_by_side import compare, seconds
 from tests.benchmarks.test_engine import ACTORS, RESOURCES, proposals
 
@@ -133,7 +135,7 @@ def p99(times: list[float]) -> float:
 
 @pytest.mark.benchmark
 def test_group_commit_beside_pgbench(server: Embedded, grid: tuple[str, str], tmp_path: Path) -> None:
-    batches: list[postgres.Committed] = []
+    batches: list[Committed] = []
     found: list[tuple[float, ...]] = []
     with Writer(*grid, on_commit=batches.append) as writer:
         in_flight(writer, 8, 1_000)
