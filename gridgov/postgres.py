@@ -1,7 +1,7 @@
 """The grid in Postgres: sessions, migrations, one total order, group commit; nothing is decided here.
 
-The only module that knows the driver. All SQL is in `sql/postgres`, and asked for by name (`queries`); what is written is
-made in `rows`, what is read becomes records and states in `stored` and `standing`.
+The only module that knows the driver. All SQL is in `sql/postgres`, and asked for by name (`queries`); what is written
+is made in `rows`, what is read becomes records and states in `stored` and `standing`.
 
 A batch is one transaction: take the grid's advisory lock, read the head of the journal, fold what others wrote since,
 run what was asked for in memory, COPY its rows, COMMIT, and only then answer. So there is one order, whoever writes.
