@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,17 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import duckdb
 import pyarrow as pa
 
-from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import JournalRecord
-from gridgov.tables import INTERACTION, ROWS, Builder, Run, Slice, names_of
+from gridgov.tables import INTERACTION, Builder, Run, Slice, names_of
 
 SQL = Path(__file__).parent / "sql"
 
@@ -35,10 +32,7 @@ _COMMITTED = 1 << 20
 """Rows after which what was stored is committed: it takes memory until then, and nobody sees the file in any case."""
 
 _LAYOUT = "ROW_GROUP_SIZE 8192, BLOCK_SIZE 131072"
-"""Small row groups are packed while a run goes on, and little is left for the end; smaller blocks pack badly."""
-
-_TURN = 0.0005
-"""Seconds after which a thread that computes lets another go on, while a run is written."""
+"""Small row groups are packed while later rows are built, and left unread by who asks for one epoch."""
 
 _OLD = 24 * 3600
 """Seconds after which a folder that a killed writer left is taken away."""
@@ -188,29 +182,20 @@ class Store:
 
 
 class Writer:
-    """One run on its way into its file. It may be fed while the run goes on: then little is left to do at the end.
-
-    The store's worker stores rows in a file of the store's scratch folder.
-    """
+    """One run on its way into its file: the store's worker stores rows in a scratch file while later ones are built."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.path = store.scratch / "unfinished.duckdb"
         self._pending = deque([store.worker.submit(self._begin)])
-        self._builder: Builder | None = None
         self._seals = Seals()
-        self._fed = (0, 0, 0)
         self._uncommitted = 0
 
     def __enter__(self) -> Self:
-        """From here to the end, threads take turns more often, so that a busy run does not starve the worker."""
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._interval, _TURN))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Undoes what was not finished."""
-        sys.setswitchinterval(self._interval)
         self._stop()
 
     def _stop(self) -> None:
@@ -235,27 +220,6 @@ class Writer:
             do(connection, "DETACH x")
         self.path.unlink(missing_ok=True)
 
-    @property
-    def fed(self) -> int:
-        """The last record that was taken while the run went on."""
-        return self._fed[0]
-
-    def feed(self, run_id: str, engine: Engine) -> None:
-        """Takes what the engine's ledger has come to, once that is enough to be worth it; returns at once.
-
-        Nothing depends on whether, or how often, it is called.
-        """
-        state, (seq, entries, epoch) = engine.state, self._fed
-        weight = (state.epoch - epoch) * len(state.actors) * len(state.resources) + state.seq - seq
-        if weight + state.entries - entries < ROWS // 2:
-            return
-        records = tuple(islice(engine.ledger.records(), seq, None))
-        made = engine.ledger.entries()[entries:]
-        if self._builder is None:
-            self._builder = Builder(names_of(records))
-        self._fed = (state.seq, state.entries, state.epoch)
-        self._pending.append(self.store.worker.submit(self._take, run_id, list(self._builder.add(records, made))))
-
     def _take(self, run_id: str, slices: Iterable[Slice]) -> None:
         for table, rows in slices:
             _insert(self.store.connection, run_id, table, rows)
@@ -275,7 +239,7 @@ class Writer:
             self._stop()
             return _keep(self.store.connection, path, run)
         self._wait(0)
-        for table, rows in self._rest(run):
+        for table, rows in self._sealed(run):
             self._pending.append(self.store.worker.submit(self._take, run.run_id, [(table, rows)]))
             self._wait(4)
         self._pending.append(self.store.worker.submit(self._end, run.run_id))
@@ -288,22 +252,15 @@ class Writer:
             self.path.rename(path)
         return path
 
-    def _rest(self, run: Run) -> Iterator[Slice]:
-        """The rows that were not taken while the run went on; what no record implies is sealed on its way."""
-        names = names_of(run.records)
-        if self._builder is None or self._builder.names.actors != names.actors:
-            if self._builder is not None:  # somebody joined: what was stored lacks them
-                self.store.worker.submit(self._drop).result()
-                self.store.worker.submit(self._begin).result()
-                self._fed = (0, 0, 0)
-            self._builder = Builder(names)
-        seq, entries, _ = self._fed
-        yield from run.slices(self._builder, seq, entries)
-        yield from self._builder.finish()
-        for table, rows in self._builder.shadows(run):
+    def _sealed(self, run: Run) -> Iterator[Slice]:
+        """All rows of a run; what no record implies is sealed on its way."""
+        builder = Builder(names_of(run.records))
+        yield from run.slices(builder)
+        yield from builder.finish()
+        for table, rows in builder.shadows(run):
             self._seal(table, rows, rows.column_names)
             yield table, rows
-        for table, rows in self._builder.few(run):
+        for table, rows in builder.few(run):
             self._seal(table, rows, SEALED.get(table, ()))
             yield table, rows
 

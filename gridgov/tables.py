@@ -1,7 +1,7 @@
 """A finished run as tables: what its records and entries, and what was put in, come to in columns; no file is touched.
 
-The tables and their columns are in `sql/export_schema.sql`. What the journal implies is derived part by part, so that a
-run can be exported while it goes on and memory does not grow with it; `export` writes the parts into a file.
+The tables and their columns are in `sql/export_schema.sql`. What the journal implies is derived part by part, so that
+memory does not grow with the run; `export` writes the parts into a file.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ class Run:
         """How many records and entries it has."""
         return len(self.records), len(self.entries)
 
-    def slices(self, builder: Builder, seq: int = 0, entries: int = 0) -> Iterator[Slice]:
-        """The rows that the records after a seq, and the entries after an id, add."""
-        for part in _slices(self.records[seq:], self.entries[entries:]):
+    def slices(self, builder: Builder) -> Iterator[Slice]:
+        """The rows that the records and their entries add."""
+        for part in _slices(self.records, self.entries):
             yield from builder.add(*part)
 
 

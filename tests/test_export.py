@@ -19,11 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridgov import export as module
 from gridgov import tables as derived
 from gridgov.amounts import to_decimal
 from gridgov.errors import BadInput, Damaged
-from gridgov.export import Store, Writer, export, write_journal
+from gridgov.export import Store, export, write_journal
 from gridgov.journal import Registration
 from gridgov.model import BOUNDARY, Actor, Limit, uuid5
 from gridgov.replay import replay
@@ -376,46 +375,19 @@ def test_slices_add_up_to_the_same_tables(played, monkeypatch, size):
     assert gathered(tables(played[1])) == whole
 
 
-def test_a_run_that_was_fed_while_it_went_on_is_the_same_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 8)
-    monkeypatch.setattr(derived, "ROWS", 8)
-    world = worlds.seed_world(hold_above=Limit({"water": 30}, {}), hold_epochs=2)
-    with Store(tmp_path / "fed") as store, Writer(store) as writer:
-        for epoch in range(6):
-            world.propose(("actor-1", "actor-2", "energy", 1 + epoch))
-            world.propose(("actor-2", "actor-1", "water", 31))
-            writer.feed("0123456789abcdef", world.engine)
-            world.close()
-        assert writer.fed > 0
-        fed = writer.finish(world.run())
-    whole = export(world.run(), tmp_path / "whole")
-    assert contents(fed) == contents(whole)
-
-
-def test_a_short_run_is_not_taken_piece_by_piece(tmp_path):
-    world = worlds.homes()
-    with Store(tmp_path) as store, Writer(store) as writer:
-        writer.feed("0123456789abcdef", world.engine)
-        assert writer.fed == 0
-        path = writer.finish(world.run())
-    assert path.is_file()
-    assert sys.getswitchinterval() == pytest.approx(0.005)
-
-
-def test_somebody_who_joins_after_it_was_fed_has_balances_from_the_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 8)
-    monkeypatch.setattr(derived, "ROWS", 8)
+def test_somebody_who_joins_later_has_balances_from_the_start(monkeypatch):
     world = worlds.seed_world()
-    with Store(tmp_path / "fed") as store, Writer(store) as writer:
-        world.propose(("actor-1", "actor-2", "energy", 1))
-        world.close()
-        writer.feed("0123456789abcdef", world.engine)
-        assert writer.fed > 0
-        world.engine.register(Registration((Actor("actor-3", "node"),)), world.at)
-        world.close()
-        writer.feed("0123456789abcdef", world.engine)
-        fed = writer.finish(world.run())
-    assert contents(fed) == contents(export(world.run(), tmp_path / "whole"))
+    world.propose(("actor-1", "actor-2", "energy", 1))
+    world.close()
+    world.engine.register(Registration((Actor("actor-3", "node"),)), world.at)
+    world.close()
+    run = world.run()
+    whole = gathered(tables(run))
+    monkeypatch.setattr(derived, "ROWS", 1)
+    assert gathered(tables(run)) == whole
+    balances = [row for row in whole["balances"] if row["actor"] == "actor-3"]
+    assert {row["epoch"] for row in balances} == {0, 1, 2}
+    assert {row["amount"] for row in balances} == {0}
 
 
 def contents(path):

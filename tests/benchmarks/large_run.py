@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from gridgov.engine import Engine
@@ -46,8 +45,8 @@ def drawn(epoch: int, n: int) -> Proposal:
     return Proposal(Round(epoch, who, n + 1).proposal_id, who, n + 1, tuple(transfers), REASONS[n % 3].format(n % 100))
 
 
-def play(engine: Engine, entries: int) -> Iterator[int]:
-    """Plays epoch by epoch, and yields after each."""
+def play(engine: Engine, entries: int) -> None:
+    """Plays all epochs."""
     actors = (Actor(BOUNDARY, "boundary"), *(Actor(name, "node") for name in ACTORS))
     names = [resource.name for resource in RESOURCES]
     limits = Constraints(max_transfer=Limit(dict.fromkeys(names, 50_000), {}))
@@ -63,7 +62,6 @@ def play(engine: Engine, entries: int) -> Iterator[int]:
             engine.propose(drawn(epoch, n), at)
         engine.take("load", [(name, "energy", 450 + (epoch * 91 + i * 7) % 200) for i, name in enumerate(ACTORS)], at)
         engine.close(at + HOUR)
-        yield epoch
 
 
 def make(path: Path, entries: int = ENTRIES) -> Path:
@@ -72,9 +70,8 @@ def make(path: Path, entries: int = ENTRIES) -> Path:
     run_id = hashlib.sha256(f"large {entries}".encode()).hexdigest()[:16]
     gc.disable()
     try:
+        play(engine, entries)
         with Store(path.parent) as store, Writer(store) as writer:
-            for _ in play(engine, entries):
-                writer.feed(run_id, engine)
             records = list(engine.ledger.records())
             run = Run(
                 run_id=run_id,
