@@ -394,15 +394,13 @@ def _checked(base_url: str) -> str:
 def _asked(attempt: _Attempt, now: int) -> float | None:
     """Seconds that the server asks to wait, in `Retry-After` (seconds or a date) or, as Google does, in the body."""
     said = attempt.header("retry-after")
-    if said is None:
-        return _retry_info(attempt.body)
-    if said.isascii() and said.isdigit():
+    if said is not None and said.isascii() and said.isdigit():
         return float(said[:12])
     try:
-        moment = parsedate_to_datetime(said)
+        moment = parsedate_to_datetime(said or "")
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now / 1e6
-    except (ValueError, TypeError, OverflowError):
-        return None
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return _retry_info(attempt.body)  # no header, or one that says nothing
     return max(0.0, seconds)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from gridgov.amounts import plain_decimal
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, canonical
-from gridgov.model import ActorView, Constraints, Limit, Outcome, Resource, Violation, WorldState
+from gridgov.model import Constraints, Limit, Outcome, Resource, Violation, WorldState
 from gridgov.propose import Context
 from gridgov.wire import LIMITS, Json, known, transfer_json, world_state_json
 from gridgov.words import words
@@ -55,8 +55,14 @@ BUDGET = 60_000
 CHARACTERS_PER_TOKEN = 4
 """An estimate for English and JSON, as Google's documentation gives it; the reply counts what it really was."""
 
+HISTORY_SHARE = 4
+"""The part of the budget that earlier proposals may take: one in so many."""
+
 REASONING_MAX = 500
 """Most characters that are shown of the reasoning of an earlier proposal."""
+
+LISTED = 10
+"""Most transfers and reasons that are shown of each earlier proposal, where all of them would take too much."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _RULES = (*LIMITS, "max_transfers_per_proposal")
@@ -72,9 +78,12 @@ def digest(text: str) -> str:
 # --- exact JSON -------------------------------------------------------------------------------------------------------
 
 _HIDDEN = re.compile(
-    "[<>&\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e0fff]"
+    "[<>&\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f"
+    "\u2800\u3000\u3164\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U0010ffff]"
 )
+"""What could end the block, and what can't be seen or be told from a space: controls, directions, fillers, variation
+selectors, tags, private use. Written out, so that no version of Unicode changes a request."""
 
 
 def _hide(match: re.Match[str]) -> str:
@@ -311,50 +320,101 @@ def check_model(model: str) -> None:
         raise BadInput(f"{model!r} is no model's name; expected one such as {MODEL}")
 
 
-FIXED = 20_000
-"""Characters that are set aside for the template, the constraints and the history."""
+def _history(context: Context, most: int) -> tuple[list[Json], Json]:
+    """What the last proposals came to, in at most so many characters, and what of it is left out, if anything.
+
+    Where it is too long, each proposal keeps its first transfers and reasons, and the oldest proposals go.
+    """
+    found = [_past(decision, context.state.resources) for decision in context.history]
+    if sum(map(_characters, found)) <= most:
+        return found, {}
+    found = [_shortened(past) for past in found]
+    kept: list[Json] = []
+    for past in reversed(found):
+        most -= _characters(past)
+        if most < 0:
+            break
+        kept.insert(0, past)
+    return kept, {"older_proposals": len(found) - len(kept)} if len(kept) < len(found) else {}
 
 
-def _among(may_move: tuple[str, ...] | None, shown: Sequence[ActorView]) -> tuple[str, ...] | None:
-    """Those whose balances may be moved, of those that are shown."""
-    return None if may_move is None else tuple(view.id for view in shown if view.id in set(may_move))
+def _shortened(past: Json) -> Json:
+    """An earlier proposal with the first of each of its lists; it says how many more there were."""
+    lists = {key: own for key, own in past.items() if isinstance(own, list) and len(own) > LISTED}
+    more = {key: len(own) - LISTED for key, own in lists.items()}
+    return {**past, **{key: own[:LISTED] for key, own in lists.items()}} | ({"left_out": more} if more else {})
 
 
 class _View(NamedTuple):
-    """What of the grid a proposer is shown, and whose balances it may move (None: everyone's)."""
+    """What of the grid a proposer is shown, whose balances it may move (None: everyone's), and who may receive."""
 
     world: WorldState
     may_move: tuple[str, ...] | None
+    receivers: tuple[str, ...]
+    left_out: int = 0
+
+    def among(self, kept: Collection[str]) -> _View:
+        """The same with some of the actors; the others are left out, wherever they stand."""
+        world = self.world
+        actors = tuple(view for view in world.actors if view.id in kept)
+        left_out = len(set(self.receivers).union(view.id for view in world.actors)) - len(actors)
+        world = world._replace(actors=actors, constraints=_constraints_of(world.constraints, kept))
+        ids = tuple(view.id for view in actors)
+        return _View(world, None if self.may_move is None else _both(ids, self.may_move), ids, left_out)
+
+
+def _both(ids: tuple[str, ...], others: Collection[str]) -> tuple[str, ...]:
+    wanted = frozenset(others)
+    return tuple(one for one in ids if one in wanted)
 
 
 def _view(context: Context) -> _View:
-    """The whole community, or, for a proposer that speaks for one actor, that actor and those in its mandate."""
-    world = context.world_state
-    mandate = context.mandate
+    """The whole community, or, for a proposer that speaks for one actor, that actor and those in its mandate.
+
+    Who speaks for one actor and shares something is shown nobody else, by name neither; who shares nothing could give
+    to nobody then, so that it is told the others' names.
+    """
+    world, mandate = context.world_state, context.mandate
+    everyone = receivers = tuple(view.id for view in world.actors)
     if context.actor is not None:
         mandate = (mandate or frozenset()) | {context.actor}
         actors = tuple(view for view in world.actors if view.id in mandate)
         world = world._replace(actors=actors, constraints=_constraints_of(world.constraints, mandate))
-    if mandate is None:
-        return _View(world, None)
-    return _View(world, tuple(view.id for view in context.world_state.actors if view.id in mandate))
+        if len(actors) > 1:
+            receivers = tuple(view.id for view in actors)
+    return _View(world, None if mandate is None else _both(everyone, mandate), receivers)
 
 
-def _fitted(world: WorldState, shown: Sequence[Json], room: int) -> tuple[ActorView, ...]:
-    """The actors that fit into so many characters, in their order: the largest surpluses and needs come first.
+def _characters(value: Any) -> int:
+    """How many characters a value and a comma have in the data block, as they are written in the body."""
+    return len(encode_basestring(exact_json(value))) - 1
+
+
+def _sizes(world: WorldState) -> dict[str, int]:
+    """How many characters of the body each actor takes: in the data, in the limits, in the form of the reply."""
+    written = world_state_json(world)
+    limits = [of["actors"] for of in written["constraints"].values() if isinstance(of, dict) and "actors" in of]
+    found = {}
+    for actor in written["actors"]:
+        id_ = actor["id"]
+        own = [_characters({id_: of[id_]}) for of in limits if id_ in of]
+        found[id_] = _characters(actor) + 3 * _characters(id_) + sum(own)
+    return found
+
+
+def _fitted(view: _View, sizes: Mapping[str, int], room: int) -> _View:
+    """The actors that fit into so many characters: the largest surpluses and needs come first.
 
     A surplus is what an actor holds beyond its need and what it must keep; the ranks of all resources take turns.
     """
-    pairs = zip(world.actors, shown, strict=True)
-    size = {view.id: len(exact_json(found)) + 3 * len(exact_json(view.id)) for view, found in pairs}
     kept: set[str] = set()
-    for actor in _by_interest(world):
+    for actor in _by_interest(view.world):
         if actor not in kept:
-            room -= size[actor]
+            room -= sizes[actor]
             if room < 0:
                 break
             kept.add(actor)
-    return tuple(view for view in world.actors if view.id in kept)
+    return view.among(kept)
 
 
 def _by_interest(world: WorldState) -> Iterator[str]:
@@ -373,7 +433,7 @@ def _by_interest(world: WorldState) -> Iterator[str]:
         yield from turn
 
 
-def _constraints_of(constraints: Constraints, actors: frozenset[str]) -> Constraints:
+def _constraints_of(constraints: Constraints, actors: Collection[str]) -> Constraints:
     """The constraints without what they say of other actors."""
 
     def own(limit: Limit | None) -> Limit | None:
@@ -466,7 +526,7 @@ class Request:
         """64 hex that identify this request: model, texts, schema, parameters and sample; nothing of the transport."""
         return digest(_TAG + canonical({**self._identity, "sample": self.sample}))
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """How many tokens it has, as estimated from its characters."""
         return len(exact_json(self.body)) // CHARACTERS_PER_TOKEN
@@ -488,30 +548,55 @@ def render(
     """The request that puts a context to a model. Pure: the same input gives the same request, in any process.
 
     `parameters` go into the generation config (whole numbers, text, objects; a float has no canonical form). A request
-    of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so.
+    of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so; what
+    the last proposals came to takes a quarter of the budget at most.
     Raises BadInput where the template fails or the model's name is none. Complexity: O(what is shown).
     """
     check_model(model)
-    view, resources = _view(context), context.state.resources
+    whole, most = _view(context), CHARACTERS_PER_TOKEN * budget
+    past = _history(context, most // HISTORY_SHARE)
+    own = {"responseMimeType": "application/json", **(parameters or {})}
+
+    def made(view: _View) -> Request:
+        return _request(prompt, context, view, past, model, own, sample)
+
+    found = made(whole)
+    if found.tokens <= budget:
+        return found
+    sizes = _sizes(whole.world)
+    room = most - CHARACTERS_PER_TOKEN * made(whole.among(())).tokens
+    while True:
+        view = _fitted(whole, sizes, room)
+        found = made(view)
+        if found.tokens <= budget or not view.world.actors:
+            return found
+        room -= CHARACTERS_PER_TOKEN * (found.tokens - budget)
+
+
+def _request(
+    prompt: Prompt,
+    context: Context,
+    view: _View,
+    past: tuple[list[Json], Json],
+    model: str,
+    parameters: Json,
+    sample: int,
+) -> Request:
+    """The request that shows this view, and what these proposals came to."""
+    history, left_out = past
+    resources = context.state.resources
     world = world_state_json(view.world)
-    everyone = tuple(actor.id for actor in context.world_state.actors)
-    shown = world["actors"]
-    room = CHARACTERS_PER_TOKEN * budget - FIXED
-    if len(everyone) * 20 > room or len(exact_json(shown)) + 3 * len(exact_json(everyone)) > room:
-        fitted = _fitted(view.world, shown, room)
-        view = _View(view.world._replace(actors=fitted), _among(view.may_move, fitted))
-        world, everyone = world_state_json(view.world), tuple(actor.id for actor in fitted)
-    left_out = len(context.world_state.actors) - len(everyone)
     asked: Json = {"round": {"epoch": context.round.epoch, "n": context.round.n}}
     if context.actor is not None:
         asked["you"] = context.actor
     if view.may_move is not None:
         asked["may_move"] = list(view.may_move)
-    history = [_past(decision, resources) for decision in context.history]
     units = {name: {"decimals": resource.scale, "unit": resource.unit} for name, resource in resources.items()}
     data = {**asked, "resources": units, "world_state": world} | ({"history": history} if history else {})
+    if view.left_out:
+        left_out = {**left_out, "actors": view.left_out}
     if left_out:
-        data["left_out"] = {"actors": left_out}
+        data["left_out"] = left_out
     given = {
         "data": exact_json(data),
         "limits": tuple(name for name in world["constraints"] if name in _RULES),
@@ -519,22 +604,21 @@ def render(
         "has_history": bool(history),
         "has_mandate": view.may_move is not None,
         "has_frozen": any(actor.frozen for actor in view.world.actors),
-        "has_left_out": left_out > 0,
+        "has_left_out": view.left_out > 0,
     }
     given = {name: given[name] for name in prompt.variables}
     system, user = _filled(prompt, "system", given), _filled(prompt, "user", given)
-    ids = (everyone if view.may_move is None else view.may_move, everyone, tuple(resources))
-    own = {"responseMimeType": "application/json", **(parameters or {})}
+    ids = (view.receivers if view.may_move is None else view.may_move, view.receivers, tuple(resources))
     constraints = world.pop("constraints")
     components = {
         "asked": digest(exact_json(asked)),
         "constraints": digest(exact_json(constraints)),
         "history": digest(exact_json(history)),
-        "parameters": digest(canonical(own)),
+        "parameters": digest(canonical(parameters)),
         "prompt": prompt.digest,
         "schema": _schema_digest(*ids),
         "system": digest(system),
         "text": digest(canonical([system, user])),
         "world_state": digest(exact_json([units, world])),
     }
-    return Request(prompt.name, model, system, user, _schema(*ids), own, components, sample)
+    return Request(prompt.name, model, system, user, _schema(*ids), parameters, components, sample)
