@@ -9,8 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import streamlit as st
 import uvicorn
 from streamlit import config
+
+from gridgov.serving import Server
 
 SCRIPT = Path(__file__).parent / "start" / "script.py"
 
@@ -77,45 +78,6 @@ class _Headers:
         await self.app(scope, receive, sending if scope["type"] == "http" else send)
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens, and ends by returning."""
-
-    def __init__(self, settings: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(settings)
-        self._ready = ready
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Shuts down on SIGINT and SIGTERM, which are not raised again."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Starts to listen."""
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already; 0 is any free port. Raises OSError where that can't be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
-
-
-def address(host: str, listening: socket.socket) -> str:
-    """Where a person opens it."""
-    port = listening.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _warm() -> None:
     """Loads what every page needs, so that who comes first does not wait for it."""
     for name in ("pandas", "pyarrow", "altair", "dashboard.frame", "dashboard.pages.today"):
@@ -136,7 +98,7 @@ def serve(listening: socket.socket, ready: Callable[[], None] = lambda: None) ->
         ws="websockets-sansio", ws_max_size=64 << 20, timeout_graceful_shutdown=SHUTDOWN_S,
     )  # fmt: skip
     threading.Thread(target=_warm, name="gridgov-dashboard-warm", daemon=True).start()
-    _Server(settings, ready).run(sockets=[listening])
+    Server(settings, lambda _: ready()).run(sockets=[listening])
 
 
 def die_with(parent: int) -> None:

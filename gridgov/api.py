@@ -10,14 +10,13 @@ import json
 import logging
 import math
 import re
-import signal
 import sys
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -83,6 +82,7 @@ from gridgov.service import (
     Service,
     Submission,
 )
+from gridgov.serving import Server
 from gridgov.statement_rows import csv_of
 from gridgov.summary import HOURS_MAX
 from gridgov.views import (
@@ -101,12 +101,13 @@ MAX_IN_FLIGHT = 256
 
 BODY_MAX = 1 << 20
 REPLY_MAX = 10 << 20
+"""Most bytes of a body, and of one that carries a model's reply."""
+
 MEMORY_MAX = 128 << 20
 """Most bytes of bodies that are kept at once."""
 
 BODY_S = 10.0
 """How long a body may take to come."""
-"""Most bytes of a body, and of one that carries a model's reply."""
 
 LARGE = 1 << 15
 """Bodies above so many bytes are read on a thread."""
@@ -1314,34 +1315,6 @@ class _Lines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens and where, and ends by returning, so that who called can stop what else there is."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None] | None) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Shuts down on SIGINT and SIGTERM; in another thread than the main one, somebody else must say so."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Starts to listen."""
-        await super().startup(sockets)
-        if self.started and self._ready is not None:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            self._ready(f"http://{self.config.host}:{port}")
-
-
 def serve(
     url: str,
     grid: str,
@@ -1374,4 +1347,4 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_S,
         timeout_keep_alive=75,
     )
-    _Server(config, ready).run()
+    Server(config, ready).run()

@@ -273,10 +273,11 @@ port_option = click.option(
 def serve(host: str, port: int) -> None:
     """Serve the app over HTTP, until Ctrl-C; what was acknowledged is finished first."""
     from gridgov import api, gemini
+    from gridgov.serving import address
 
     own = settings.load()
     prices = gemini.prices(own.prices)
-    public = own.public_url or f"http://{host}:{port}"
+    public = own.public_url or address(host, port)
     check_free(host, port)
     with until_told(), database() as url:
         api.serve(

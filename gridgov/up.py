@@ -31,6 +31,7 @@ from gridgov.operations import (
     until_told,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 SCENARIO = Path("scenarios/seed.yaml")
 """The grid that `up` makes where nobody says which."""
 
@@ -69,15 +70,16 @@ def up(
     """
     from gridgov import api, gemini
     from gridgov.postgres import migrate as migrated
+    from gridgov.serving import address
 
     own, at = settings.load(), clock()
     prices = gemini.prices(own.prices)
     check_free(host, port)
     if with_loop:
         loop.check(own, linear_team)
-        scenario_of_new = scenario or loop.SCENARIO
+        scenario_of_new = scenario or _ours(loop.SCENARIO)
     else:
-        scenario_of_new = scenario or SCENARIO
+        scenario_of_new = scenario or _ours(SCENARIO)
     with until_told(), ExitStack() as parts:
         if with_loop:
             place = parts.enter_context(loop.taken(own.home / "n8n"))
@@ -90,21 +92,22 @@ def up(
         click.echo(f"grid      {own.grid}" + (f", begun from {scenario_of_new}" if empty else ", as it was"))
         click.echo(f"database  {without_password(url)}")
         click.echo(f"key       {_first_key(url, own.grid)}")
-        public = own.public_url or (_address(host, pages) if pages is not None else f"http://{host}:{port}")
+        shown = None if pages is None else address(host, pages.getsockname()[1])
+        public = own.public_url or shown or address(host, port)
 
-        def ready(address: str) -> None:
+        def ready(app: str) -> None:
             end_left_keys(url, own.grid)
             if pages is not None:  # never GRIDGOV_API_KEY: it may operate, and whoever opens the pages would, too
                 key = parts.enter_context(key_for("dashboard", ["read"], url, own.grid))
-                parts.enter_context(_pages(pages, address, key))
-                click.echo(f"dashboard {_address(host, pages)}  (looks with a key that may read; sign in to operate)")
-            click.echo(f"app       {address}  (Ctrl-C ends all of it)")
+                parts.enter_context(_pages(pages, app, key))
+                click.echo(f"dashboard {shown}  (looks with a key that may read; sign in to operate)")
+            click.echo(f"app       {app}  (Ctrl-C ends all of it)")
             if with_loop:
                 click.echo(f"log       {place / 'app.log'}")
                 parts.enter_context(loop.logged_to(place / "app.log"))
                 key = parts.enter_context(key_for("n8n", ["read", "propose"], url, own.grid))
                 meters = loop.meters_of(scenario_of_new, scenario is None)
-                parts.enter_context(loop.Loop(loop.Parts(place, own, meters, linear_team, port == 0), address, key))
+                parts.enter_context(loop.Loop(loop.Parts(place, own, meters, linear_team, port == 0), app, key))
 
         api.serve(url, own.grid, host, port, public, ready=ready, prices=prices)
     click.echo("stopped")
@@ -129,8 +132,10 @@ def dashboard(runs: Path | None, api_url: str | None, host: str, port: int) -> N
             os.environ[name] = str(value)
     with until_told(), _listening(host, port) as pages:
         from dashboard.server import serve
+        from gridgov.serving import address
 
-        serve(pages, ready=lambda: click.echo(f"dashboard {_address(host, pages)}  (Ctrl-C ends it)"))
+        shown = address(host, pages.getsockname()[1])
+        serve(pages, ready=lambda: click.echo(f"dashboard {shown}  (Ctrl-C ends it)"))
 
 
 @contextmanager
@@ -143,11 +148,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise BadInput(f"{host}:{port}: {said}; choose another port for the dashboard, or leave it out") from None
     with listening:
         yield listening
-
-
-def _address(host: str, listening: socket.socket) -> str:
-    """Where a person opens what listens there."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 @contextmanager
@@ -213,6 +213,11 @@ def end_left_keys(url: str, grid: str) -> None:
 def without_password(url: str) -> str:
     """An address as it may be shown."""
     return re.sub(r"(://[^:/@]*):[^@]*@|(password=)\S+", lambda m: f"{m[1]}:***@" if m[1] else f"{m[2]}***", url)
+
+
+def _ours(scenario: Path) -> Path:
+    """A scenario of the project, found from any folder."""
+    return scenario if scenario.is_file() else ROOT / scenario
 
 
 def _empty(url: str, grid: str) -> bool:
