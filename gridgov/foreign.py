@@ -3,9 +3,9 @@
 Columns are those of `ledger`: id, proposal_id, actor_from, actor_to, resource, amount, executed_at; epoch and kind too
 where they are there, and metadata, seq and run_id, which are not read. In order of id:
 
-- `grid` is the boundary: what comes from it is produced (or grown), what goes to it is consumed (or spilled). Rows
-  between others are transfers: those of one proposal_id are one executed proposal, a row without one is a proposal of
-  its own. A proposal_id that is no UUID becomes one, `uuid5` of its text.
+- `grid` is the boundary (or its UUID, as Postgres has it): what comes from it is produced (or grown), what goes to it is
+  consumed (or spilled). Rows between others are transfers: those of one proposal_id are one executed proposal, a row
+  without one is a proposal of its own. A proposal_id that is no UUID becomes one, `uuid5` of its text.
 - Rows of kind genesis, which come first, are the opening balances. Without any they are not known: each actor begins
   with as little as makes the ledger possible, and the note says so.
 - Without a column epoch, each day (UTC) is an epoch, from that of the first row on.
@@ -18,6 +18,7 @@ import csv
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import NamedTuple
@@ -52,6 +53,8 @@ _EPOCHS_MAX = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _AMOUNT = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?")
 _KINDS = tuple(kind.value for kind in Kind)
+_GRID = uuid5(BOUNDARY)
+_OF_BOUNDARY = {"actor_from": (Kind.GENESIS, Kind.PRODUCE, Kind.GROW), "actor_to": (Kind.CONSUME, Kind.SPILL)}
 
 
 class Row(NamedTuple):
@@ -115,8 +118,10 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[Row]:
         other = [column for column in header if column not in NEEDED + ALSO]
         if missing or other or len(set(header)) < len(header):
             found = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(other) or 'a column twice'}"
-            raise BadInput(f"{name}: line 1: the header {found}; expected {', '.join(NEEDED)}, and also: "
-                           f"{', '.join(ALSO)}")  # fmt: skip
+            if len(header) == 1:
+                found = "is one cell"  # tabs or semicolons
+            raise BadInput(f"{name}: line 1: the header {found}; expected, between commas, {', '.join(NEEDED)}, and "
+                           f"also: {', '.join(ALSO)}")  # fmt: skip
         for cells in reader:
             if not cells:
                 continue
@@ -133,6 +138,9 @@ def _row(cells: dict[str, str], line: int, name: str) -> Row:
     def bad(column: str, expected: str) -> BadInput:
         return BadInput(f"{name}: line {line}, {column}: found {cells.get(column, '')[:80]!r}; expected {expected}")
 
+    for column in ("actor_from", "actor_to"):
+        if cells[column].lower() == _GRID:
+            cells[column] = BOUNDARY
     for column in ("actor_from", "actor_to", "resource"):
         if not _NAME.fullmatch(cells[column]):
             raise bad(column, "letters, digits, - _ . and :, at most 64")
@@ -148,6 +156,8 @@ def _row(cells: dict[str, str], line: int, name: str) -> Row:
         raise bad("amount", "a number above 0, as 12.5") from None
     if amount <= 0 or exponent(amount) < -SCALE_MAX:
         raise bad("amount", f"a number above 0 with at most {SCALE_MAX} decimals")
+    if amount >= LIMIT:
+        raise bad("amount", "a number of at most 15 digits")
     text = cells["executed_at"].strip()
     try:
         at = microseconds(text if re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", text[10:]) else f"{text}Z")
@@ -156,9 +166,14 @@ def _row(cells: dict[str, str], line: int, name: str) -> Row:
     kind = cells.get("kind", "")
     if kind and kind not in _KINDS:
         raise bad("kind", f"one of: {', '.join(_KINDS)}")
-    if kind == Kind.GENESIS and cells["actor_from"] != BOUNDARY:
-        raise bad("actor_from", f"{BOUNDARY}, which gives what an actor begins with")
+    for column, kinds in _OF_BOUNDARY.items():
+        if kind in kinds and cells[column] != BOUNDARY:
+            raise bad(column, f"{BOUNDARY}, because the kind is {kind}")
+    if kind == Kind.TRANSFER and BOUNDARY in {cells["actor_from"], cells["actor_to"]}:
+        raise bad("kind", f"another kind, because {BOUNDARY} takes part")
     proposal_id, actor_from, actor_to, resource = (cells[column] for column in NEEDED[1:5])
+    with suppress(ValueError):  # one id, however it is written
+        proposal_id = str(uuid.UUID(proposal_id))
     epoch = int(cells["epoch"]) if "epoch" in cells else -1
     return Row(line, int(cells["id"]), proposal_id, actor_from, actor_to, resource, amount, at, epoch, kind)
 

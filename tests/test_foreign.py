@@ -17,7 +17,7 @@ from tests.plays import SCENARIOS
 pytest_plugins = ["tests.commands"]
 
 HEADER = "id,proposal_id,actor_from,actor_to,resource,amount,executed_at,metadata"
-P1, P2, P3 = (f"{n}0000000-0000-4000-8000-000000000000" for n in (1, 2, 3))
+P1, P2, P3 = (f"{n}000000a-0000-4000-8000-000000000000" for n in (1, 2, 3))
 
 WORKED = f"""{HEADER},epoch,kind
 1,,grid,a1,energy,100,2025-03-01T00:00:00Z,{{}},0,genesis
@@ -121,6 +121,17 @@ def test_flows_keep_their_kind():
     assert made.note == ""
 
 
+def test_boundary_is_known_by_its_uuid_too():
+    """As `COPY ledger` in Postgres writes it."""
+    grid, home = uuid5("grid"), uuid5("home-1")
+    made = read(
+        f"1,,{grid},{home},energy,5,2025-03-01T00:00:00Z,,0,genesis",
+        f"2,,{home},{grid.upper()},energy,2,2025-03-01T00:00:00Z,,1,consume",
+        header=f"{HEADER},epoch,kind",
+    )
+    assert replay(made.records).balances["energy"] == {"grid": -3, home: 3}
+
+
 ROW = "1,p,a,b,energy,1,2025-03-01T00:00:00Z,"
 AT = "2025-03-01T00:00:00Z"
 
@@ -140,7 +151,11 @@ AT = "2025-03-01T00:00:00Z"
         ([f"1,p,a,b,energy,0,{AT},"], "line 2, amount: found '0'"),
         ([f"1,p,a,b,energy,nan,{AT},"], "line 2, amount: found 'nan'"),
         ([f"1,p,a,b,energy,0.0000001,{AT},"], "line 2, amount: found '0.0000001'; expected a number above 0"),
-        ([f"1,p,a,b,energy,1e15,{AT},"], "line 2, amount: has more than 15 digits"),
+        ([f"1,p,a,b,energy,1e15,{AT},"], "line 2, amount: found '1e15'; expected a number of at most 15 digits"),
+        ([f"1,p,a,b,energy,1e99,{AT},"], "line 2, amount: found '1e99'; expected a number of at most 15 digits"),
+        ([f"1,p,a,b,energy,1e14,{AT},", f"2,q,a,b,energy,0.1,{AT},"], "line 2, amount: has more than 15 digits, with"),
+        ([f"1,{P1.upper()},a,b,energy,1,{AT},", ROW.replace("1,", "2,", 1), f"3,{P1},a,b,energy,1,{AT},"],
+         f"line 4, proposal_id: {P1} was ended"),
         ([f"1,p,a,b,energy,9e14,{AT},", f"2,q,a,b,energy,9e14,{AT},"], "a would begin with more than 15 digits"),
         (["1,p,a,b,energy,1,yesterday,"], "line 2, executed_at: found 'yesterday'; expected a time in UTC"),
         (["1,p,a,b,energy,1,2025-03-01T00:00:00+02:00,"], "line 2, executed_at"),
@@ -162,7 +177,10 @@ def test_row_that_is_no_entry_is_named(rows, says):
         (f"2,p,a,b,energy,6,{AT},,0,transfer", "line 3, epoch: found 0, which is the genesis"),
         (f"2,p,a,b,energy,6,{AT},,x,transfer", "line 3, epoch: found 'x'"),
         (f"2,p,a,b,energy,6,{AT},,1,gift", "line 3, kind: found 'gift'; expected one of: genesis, transfer"),
-        (f"2,p,b,a,energy,6,{AT},,1,genesis", "line 3, actor_from: found 'b'; expected grid"),
+        (f"2,p,b,a,energy,6,{AT},,1,genesis", "line 3, actor_from: found 'b'; expected grid, because"),
+        (f"2,p,b,a,energy,6,{AT},,1,grow", "line 3, actor_from: found 'b'; expected grid, because"),
+        (f"2,p,b,a,energy,6,{AT},,1,consume", "line 3, actor_to: found 'a'; expected grid"),
+        (f"2,p,grid,a,energy,6,{AT},,1,transfer", "line 3, kind: found 'transfer'; expected another kind"),
         (f"0,p,a,b,energy,1,{AT},,1,transfer", "line 2, epoch: is before that of line 3"),
     ],
 )
@@ -172,10 +190,12 @@ def test_what_cannot_follow_known_opening_balances_is_named(row, says):
 
 
 def test_header_says_what_is_missing_or_unknown(gridgov, tmp_path):
-    with pytest.raises(BadInput, match="line 1: the header lacks amount; expected id"):
+    with pytest.raises(BadInput, match="line 1: the header lacks amount; expected, between commas, id"):
         read(header=HEADER.replace(",amount", ""))
     with pytest.raises(BadInput, match="line 1: the header has epcoh; expected"):
         read(header=f"{HEADER},epcoh")
+    with pytest.raises(BadInput, match="line 1: the header is one cell; expected, between commas, id"):
+        read(header=HEADER.replace(",", ";"))
     with pytest.raises(BadInput, match="line 1: the header has a column twice"):
         read(header=f"{HEADER},id")
     path = tmp_path / "x.csv"
