@@ -25,7 +25,7 @@ from gridgov.journal import (
     constraints_from,
 )
 from gridgov.model import BOUNDARY, Resource
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.source import Source
 from gridgov.state import State
 from gridgov.wire import constraints_json, decision_json, timestamp, violation_json
@@ -141,7 +141,7 @@ class _Playing:
         self.final: dict[str, Decision | Settlement] = {}
 
     def play(self, record: JournalRecord) -> None:
-        fold(self.state, record)
+        follow(self.state, record)
         if isinstance(record.payload, Decision | Settlement):
             self.final[record.payload.proposal_id] = record.payload
 

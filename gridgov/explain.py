@@ -13,7 +13,7 @@ from gridgov.amounts import to_json, to_minor
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord, Settlement
 from gridgov.model import Code, LedgerEntry, Outcome, Resource, Violation
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.state import State
 from gridgov.wire import decision_json, timestamp, violation_json, world_state_json
 from gridgov.words import words
@@ -63,7 +63,7 @@ def explain(source: Source, proposal_id: str, begun: Begun | None = None) -> Sto
             story["outcome"] = payload.outcome.value
             return story
         else:
-            fold(state, record)
+            follow(state, record)
             example = payload.proposal_id if isinstance(payload, Decision) and example is None else example
     if story is None:
         story = _shadow(source, wanted, None if begun is None else state)
@@ -140,7 +140,7 @@ def settled(state: State, record: JournalRecord, settlement: Settlement) -> Json
 def _moved(state: State, record: JournalRecord) -> Json:
     """Folds a record; its entries, and the balances that they touched before and after."""
     before = {name: dict(held) for name, held in state.balances.items()}
-    entries = fold(state, record)
+    entries = follow(state, record)
     touched = {(actor, entry.resource): None for entry in entries for actor in (entry.actor_from, entry.actor_to)}
     balances = []
     for actor, name in touched:
@@ -226,7 +226,7 @@ def _began(source: Source, epoch: int) -> State:
     for record in source.records():
         if record.seq > 1 and state.epoch >= epoch:
             break
-        fold(state, record)
+        follow(state, record)
     return state
 
 

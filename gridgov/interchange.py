@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, Flow, JournalRecord, Settlement
 from gridgov.model import BOUNDARY, Actor, LedgerEntry, Resource
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.state import State
 
 FIRST_DAY = date(2000, 1, 1)
@@ -68,7 +68,7 @@ class _Writer:
         """What a record adds."""
         if record.epoch > EPOCHS_MAX:
             raise BadInput(f"epoch {record.epoch}: a Beancount file has a day for each epoch, and at most {EPOCHS_MAX}")
-        entries = fold(self.state, record)
+        entries = follow(self.state, record)
         day = FIRST_DAY + timedelta(days=record.epoch)
         for resource in self.state.resources.values():
             if resource.name not in self.commodities:

@@ -39,7 +39,7 @@ from gridgov.journal import (
 )
 from gridgov.ledger import MemoryLedger
 from gridgov.model import BOUNDARY, Code, Constraints, Kind, LedgerEntry, Outcome, Proposal, Resource, Seen, Violation
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.source import Source
 from gridgov.state import State, copied
 from gridgov.whatif import DIRECT, KNOCK_ON, Changed, Fate, First, Moved, Terms, WhatIf, measures
@@ -227,7 +227,7 @@ class _Rejudging:
         elif type(payload) is Decision:
             self.unreached += 1
         self._tally(payload, self.tallies[0])
-        self.entries += fold(self.history, record)
+        self.entries += follow(self.history, record)
 
     def _tally(self, payload: object, tally: _Tally) -> None:
         if type(payload) is Decision or type(payload) is Settlement:

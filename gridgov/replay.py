@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gridgov import typed
 from gridgov.errors import Damaged
 from gridgov.journal import (
     ENTRY_KINDS,
@@ -127,6 +128,41 @@ def fold(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
     return entries
 
 
+def follow(state: State, record: JournalRecord) -> tuple[LedgerEntry, ...]:
+    """As `fold`, for a record that anybody may have written: raises Damaged where it cannot follow from this state."""
+    payload = record.payload
+    try:
+        entries = fold(state, record)
+    except (*NOT_A_RECORD, LookupError, AssertionError) as error:
+        raise _astray(record, f"{type(error).__name__}: {error}") from None
+    for entry in entries:
+        if type(entry.amount) is not int:
+            raise _astray(record, f"{entry.amount} {entry.resource} is no whole number of minor units")
+    for actor in _named(payload, entries):
+        if actor not in state.actors:
+            raise _astray(record, f"there is no actor {actor}")
+    if type(payload) is Genesis or type(payload) is ConstraintsChange:
+        fault = typed.unknown_resource(payload.constraints, state.resources)
+        if fault is not None:
+            raise _astray(record, f"there is no resource {fault[2]}")
+    return entries
+
+
+def _named(payload: Payload, entries: Iterable[LedgerEntry]) -> Iterator[str]:
+    """The actors whose balances a record says something of."""
+    for entry in entries:
+        yield entry.actor_from
+        yield entry.actor_to
+    if type(payload) is Flow:
+        yield from (reading.actor for reading in payload.readings)
+    elif type(payload) is Genesis:
+        yield from (actor for actor, _, _ in payload.opening)
+
+
+def _astray(record: JournalRecord, why: str) -> Damaged:
+    return Damaged(f"journal record {record.seq} ({record.kind}) does not follow from the state before ({why})")
+
+
 def _fold_rare(state: State, payload: Payload, seq: int, entries: tuple[LedgerEntry, ...]) -> None:
     """What people do."""
     if type(payload) is ConstraintsChange:
@@ -230,6 +266,7 @@ def chain(lines: Iterable[tuple[str, bytes]]) -> Iterator[JournalRecord]:
             if digest(previous, body) != found:
                 raise Damaged(f"{where}: its digest does not follow from the record before and its body")
             record = decode(body, found)
+            typed.check(record)
         except NOT_A_RECORD as error:
             raise Damaged(f"{where}: its body is no record ({type(error).__name__}: {error})") from None
         if record.seq != seq:
@@ -249,7 +286,7 @@ def replay(records: Iterable[JournalRecord], *, epoch: int | None = None, entry:
         raise KeyError(entry if entry is not None else epoch)
     state = State()
     for record in records:
-        fold(state, record)
+        follow(state, record)
         if entry is not None and state.entries >= entry:
             return state
         if epoch is not None and state.epoch > epoch:

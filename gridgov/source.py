@@ -20,7 +20,7 @@ from gridgov.export import Metrics, do, first_line, is_locked, metrics, query, s
 from gridgov.foreign import journal
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
-from gridgov.replay import chain, fold, replay
+from gridgov.replay import chain, follow, replay
 from gridgov.state import State
 from gridgov.tables import FORM
 
@@ -117,7 +117,7 @@ class Source:
         """The WorldState at the close of every epoch, from 0."""
         state = State()
         for record in self.records():
-            fold(state, record)
+            follow(state, record)
             if record.kind == "genesis" or record.kind == "close":
                 yield state.world_state(record.epoch)
 

@@ -19,7 +19,7 @@ from gridgov.journal import Flow, Genesis, JournalRecord, Registration
 from gridgov.model import BOUNDARY, Actor, Kind, Resource, uuid5
 from gridgov.postgres import Reader
 from gridgov.reader import Ask
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.state import State
 from gridgov.statement_rows import GIVEN, RECEIVED
 from gridgov.wire import known, microseconds, timestamp
@@ -201,7 +201,7 @@ class _Folding:
             return
         if record.at >= self.when.since:
             self._begin()
-        entries = fold(self._state, record)
+        entries = follow(self._state, record)
         self._head = (record.seq, record.digest.hex(), record.at)
         if record.at < self.when.since:
             return

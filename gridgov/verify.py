@@ -17,6 +17,7 @@ from gridgov.errors import BadInput, Damaged
 from gridgov.export import SEALED, SHADOWED
 from gridgov.journal import (
     ENTRY_KINDS,
+    START,
     Close,
     Decision,
     Flow,
@@ -25,10 +26,11 @@ from gridgov.journal import (
     Override,
     Reversal,
     Settlement,
+    seal,
 )
 from gridgov.model import BOUNDARY, Code, Kind, LedgerEntry, Outcome, Proposal, Seen, Violation
 from gridgov.outcome import Outcomes
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.source import GridSource, Source
 from gridgov.state import State
 from gridgov.tables import Run, tables
@@ -197,6 +199,8 @@ class Audit:
         state, payload = self.state, record.payload
         if record.seq > 1 and record.epoch != state.epoch:
             raise Bad(f"{where}: the open epoch is {state.epoch}", "chain")
+        if seal(START, record.seq, record.epoch, record.at, payload).body != record.body:
+            raise Bad(f"{where}: its body is not the canonical text of what it says", "chain")
         try:
             self._once(record, where)
             if type(payload) is Decision:
@@ -209,7 +213,7 @@ class Audit:
                 self._flow(payload, where)
             elif type(payload) is Close:
                 self._close(payload, where)
-            entries = fold(state, record)
+            entries = follow(state, record)
         except (
             ArithmeticError,
             AssertionError,
@@ -343,8 +347,6 @@ class Audit:
         if whole:
             touched = {(actor, resource) for resource, held in state.balances.items() for actor in held}
         for actor, resource in sorted(touched):
-            if actor not in state.actors:
-                raise Bad(f"{where}: {actor} has {resource}, and is no actor", "conservation")
             balance, kept = state.balance(actor, resource), state.reserved[resource].get(actor, 0)
             if actor != BOUNDARY and (balance < kept or kept < 0 or balance >= LIMIT):
                 shown, scale = state.resources[resource], state.resources[resource].scale

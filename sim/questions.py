@@ -15,7 +15,7 @@ from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord
 from gridgov.model import Outcome, Proposal, Round
 from gridgov.propose import Context
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.reply import load
 from gridgov.source import GridSource, Source
 from gridgov.state import State
@@ -85,7 +85,7 @@ def questions(source: Source, proposer: str | None = None, last: int | None = No
         for record in source.records():
             decision = record.payload
             if not isinstance(decision, Decision) or not _asked(record, None):
-                fold(state, record)
+                follow(state, record)
                 continue
             own = past.setdefault(decision.proposer, deque(maxlen=HISTORY_MAX))
             if _asked(record, proposer):
@@ -93,7 +93,7 @@ def questions(source: Source, proposer: str | None = None, last: int | None = No
                     skipped -= 1
                 else:
                     yield _question(source, said.get(decision.proposer, {}), state, record.epoch, decision, own)
-            fold(state, record)
+            follow(state, record)
             own.append(decision)
 
     return all_of_them()

@@ -333,12 +333,12 @@ FORGERIES = {
         "conservation",
         "moves -5 energy",
     ),
-    "conservation: an opening of nobody": (
+    "chain: an opening of nobody": (
         "genesis",
         {},
         lambda g: g._replace(opening=(("nobody", "energy", 5), *g.opening[1:])),
-        "conservation",
-        "nobody has energy, and is no actor",
+        "chain",
+        "there is no actor nobody",
     ),
     "conservation: an opening beyond 15 digits": (
         "genesis",
