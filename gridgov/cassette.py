@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import fcntl
 import json
 import os
 import re
@@ -119,8 +120,7 @@ class Interaction:
     @property
     def other_model(self) -> bool:
         """Whether another model answered than the one that was asked."""
-        answered = self.model_answered
-        return answered is not None and answered.removeprefix("models/") != self.model_asked
+        return differs(self.model_asked, self.model_answered)
 
     def result(self, resources: Mapping[str, Resource]) -> Answer | Malformed | Unavailable:
         """What the recorded reply comes to."""
@@ -152,6 +152,18 @@ class Interaction:
             "line": self.line,
             "digest": self.digest,
         }
+
+
+def differs(asked: str | None, answered: str | None) -> bool:
+    """Whether another model answered than the one that was asked, as far as both are known."""
+    return None not in (asked, answered) and str(answered).removeprefix("models/") != asked
+
+
+def other_models(used: Iterable[Interaction]) -> dict[str, int]:
+    """How many replies came from another model than was asked, as `asked -> answered`; synthetic ones are none's."""
+    return _counts(
+        f"{one.model_asked} -> {one.model_answered}" for one in used if one.other_model and one.origin != "synthetic"
+    )
 
 
 def interaction_of(
@@ -570,31 +582,58 @@ class Recorder:
         if not resume:
             self._refuse_to_replace()
         try:
-            if resume and self.part.exists():
-                self._file = self._continued()
-            else:
-                self._file = self._begun()
+            self._file = self._claimed()
+            try:
+                if resume:
+                    self._go_on()
+                else:
+                    self._file.truncate(0)
+            except BaseException:
+                if not os.fstat(self._file.fileno()).st_size:
+                    self.part.unlink()
+                self._file.close()
+                raise
         except OSError as error:
             raise BadInput(f"{self.part}: cannot be written ({error.strerror})") from None
 
-    def _continued(self) -> BinaryIO:
-        """The unfinished file, without a line that was cut off; what is in it stays where it is."""
+    def _claimed(self) -> BinaryIO:
+        """The unfinished file, which no other process writes as long as it is open. Raises BadInput where one does."""
+        while True:
+            file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_part(file):
+                    return file
+            except BlockingIOError:
+                file.close()
+                said = "another run is recording into it; wait until it ends, or choose another name"
+                raise BadInput(f"{self.part}: {said}") from None
+            file.close()  # whoever had it has just put it in its place
+
+    def _is_part(self, file: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.part.stat())
+        except FileNotFoundError:
+            return False
+
+    def _go_on(self) -> None:
+        """Goes on with what an interrupted run left, without a line that was cut off, and with what was there before.
+
+        The latter is what is in the complete file and not in the other: a run may have ended while it was copied.
+        """
         lines = _raw(self.part)
         whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-        self.known = read_lines(whole, str(self.part))
-        self._systems = {one.components.get("system", "") for one in self.known.interactions if one.system}
-        file = self.part.open("r+b")
-        file.truncate(sum(map(len, whole)))
-        file.seek(0, os.SEEK_END)
-        return file
-
-    def _begun(self) -> BinaryIO:
-        if self.resume and self.path.exists():
-            self.known = read(self.path)
-        self._file = self.part.open("wb")
-        for found in self.known.interactions:
-            self.write(found)
-        return self._file
+        left = list(read_lines(whole, str(self.part)).interactions)
+        before = read(self.path).interactions if self.path.exists() else ()
+        self._systems = {one.components.get("system", "") for one in left if one.system}
+        self._file.truncate(sum(map(len, whole)))
+        self._file.seek(0, os.SEEK_END)
+        last = {one.request_key: one.digest for one in left}
+        for one in before:
+            if last.get(one.request_key) == one.supersedes:
+                left.append(self.write(one))
+                last[one.request_key] = left[-1].digest
+        self.known = Cassette(left)
 
     def _refuse_to_replace(self) -> None:
         """What a model was paid for is not overwritten by what can be made again."""
@@ -804,6 +843,7 @@ def overview(cassette: Cassette) -> Json:
         "results": _counts(_result(one) for one in found),
         "finish_reasons": _counts(one.finish_reason or "none" for one in found),
         "other_model": sum(one.other_model for one in found),
+        "other_models": other_models(found),
         "tokens": dict(sorted(tokens.items())),
         "cost": plain_decimal(sum(costs, Decimal(0))) if costs else None,
     }

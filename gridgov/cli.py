@@ -592,17 +592,32 @@ for command in operations.PROMPT_COMMANDS:
 
 
 @prompt.command("list")
+@click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@_scenario_options
 @json_option
-def prompt_list(as_json: bool) -> None:
-    """List the prompts that there are."""
+def prompt_list(
+    scenario: Path | None, overrides: tuple[str, ...], seed: int | None, epochs: int | None, as_json: bool
+) -> None:
+    """List the prompts that there are, or those of SCENARIO, with who is asked with each."""
     from gridgov.prompt import load, names
 
-    found = [load(name) for name in names()]
+    whose: dict[str, list[str]] | None = None
+    if scenario is not None:
+        from sim.loading import load as scenario_of
+
+        whose = {}
+        for speaker in scenario_of(scenario, overrides, epochs=epochs, seed=seed).speakers:
+            whose.setdefault(speaker.prompt, []).append(speaker.name)
+    elif overrides or seed is not None or epochs is not None:
+        raise BadInput("--set, --seed and --epochs are of a SCENARIO; name it, or leave them out")
+    found = [load(name) for name in (names() if whose is None else whose)]
     if as_json:
-        _document([{**_of(one, ("name", "version", "purpose", "digest")), "variables": one.variables} for one in found])
+        keys = ("name", "version", "purpose", "digest", "variables")
+        _document([{**_of(one, keys), **({"proposers": whose[one.name]} if whose else {})} for one in found])
         return
     for one in found:
-        click.echo(f"{one.name}  version {one.version}, {one.digest[:16]}: {one.purpose}")
+        asked = f" [{', '.join(whose[one.name])}]" if whose else ""
+        click.echo(f"{one.name}  version {one.version}, {one.digest[:16]}: {one.purpose}{asked}")
 
 
 def _of(value: object, names: tuple[str, ...]) -> dict[str, Any]:

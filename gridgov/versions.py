@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from gridgov.auth import SHADOW
+from gridgov.cassette import differs
 from gridgov.gemini import Prices
 from gridgov.model import Outcome, Round
 from gridgov.prompt import load
@@ -52,6 +53,7 @@ class _Uses:
 
     def __init__(self) -> None:
         self.calls = self.synthetic = 0
+        self.other_models = Counter[str]()
         self.first = self.last = ""
         self.outcomes, self.codes = Counter[str](), Counter[str]()
         self.tokens: list[Json] = []
@@ -67,6 +69,8 @@ class _Uses:
         self.calls += 1
         self.synthetic += row["origin"] == "synthetic"
         self.first, self.last = at, self.last or at
+        if row["origin"] != "synthetic" and differs(row["model_asked"], row["model_answered"]):
+            self.other_models[row["model_answered"]] += 1
         usage = json.loads(row["usage"] or "{}")
         if usage:
             self.tokens.append(usage)
@@ -104,6 +108,7 @@ class _Uses:
             "cost": {**money, "mean": float(total / len(self.costs))} if self.costs else None,
             "regret": None,
             "synthetic": self.synthetic,
+            "other_models": dict(self.other_models.most_common()),
             "agreement": self._agreement() if version.role != ACTIVE else None,
         }
 

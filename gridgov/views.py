@@ -182,13 +182,14 @@ _PROMPTS: Json = {
             "tokens": {"prompt": 1800.5, "answer": 120, "thoughts": 300, "counted": 118},
             "latency_ms": {"mean": 1830.0, "median": 1700.0, "p95": 3100.0, "counted": 118},
             "cost": {"currency": "USD", "total": 0.231, "mean": 0.0019, "counted": 118},
-            "regret": None, "agreement": None, "synthetic": 0,
+            "regret": None, "agreement": None, "synthetic": 0, "other_models": {},
         },
         {
             "role": "shadow", "prompt": "propose_fair", "prompt_digest": "cd" * 32, "model": "gemini-3.8-flash",
             "in_force": True, "activated": _AT, "first": _AT, "last": _AT, "calls": 40,
             "outcomes": {**_NO_OUTCOMES, "executed": 39, "rejected": 1}, "acceptance": 0.975, "by_code": {},
             "tokens": None, "latency_ms": None, "cost": None, "regret": None, "synthetic": 0,
+            "other_models": {"gemini-3.5-flash": 2},
             "agreement": {"compared": 40, "same_outcome": 36, "same_transfers": 20,
                           "only_active_accepted": 1, "only_shadow_accepted": 3, "on_same_state": 40},
         },
@@ -203,8 +204,9 @@ class PromptsAnswer(BaseModel):
 
     `acceptance` is executed / (executed + rejected + held + malformed), null where there was none of these. Tokens,
     latency and cost are over the calls that say so. `agreement` is a shadow's: of the rounds that both answered, how
-    often the outcome (or every transfer, too) was the same. `regret` needs the best that was possible, which production
-    does not know: null. Of more than `looked_at` calls, those are the last.
+    often the outcome (or every transfer, too) was the same. `other_models` counts the calls that another model answered
+    than was asked, by its name. `regret` needs the best that was possible, which production does not know: null. Of
+    more than `looked_at` calls, those are the last.
     """
 
     model_config = ConfigDict(title="Prompts", json_schema_extra={"examples": [_PROMPTS]})

@@ -19,7 +19,7 @@ from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gridgov.cassette import CassetteProposer, Interaction, Recorder, Recording, read, recording
+from gridgov.cassette import CassetteProposer, Interaction, Recorder, Recording, other_models, read, recording
 from gridgov.decide import decide, faulted
 from gridgov.errors import BadInput, ProposerFailed
 from gridgov.journal import Decision
@@ -389,6 +389,8 @@ class Report:
     calls: int | None
     recording: str | None = None
     old_origins: Mapping[str, int] = field(default_factory=dict)
+    old_names: Sequence[str] = ()
+    old_costs: Sequence[Decimal] = ()
 
     @cached_property
     def acceptance(self) -> Paired:
@@ -436,8 +438,15 @@ class Report:
             "cost": str(sum(priced, Decimal(0))) if priced else None,
             "price_table": next((one.price_table for one in self.used if one.price_table is not None), None),
             "other_model": sum(one.other_model for one in self.used),
+            "other_models": other_models(self.used),
             "recording": self.recording,
         }
+
+    @property
+    def costs(self) -> tuple[float | None, float | None]:
+        """What an answer of the old side and one of the new side cost in the mean, over those whose price is known."""
+        new = [Decimal(one.cost) for one in self.used if one.cost is not None]
+        return _mean(map(float, self.old_costs)), _mean(map(float, new))
 
     @cached_property
     def origins(self) -> dict[str, int]:
@@ -515,6 +524,7 @@ class Report:
             "source": self.source,
             "run_id": self.run_id,
             "candidate": list(self.candidate),
+            "history": list(self.old_names),
             "asked": len(self.rows),
             "samples": self.samples,
             "verdict": verdict,
@@ -529,6 +539,7 @@ class Report:
             "cases": [{**one._asdict(), "passed": one.passed} for one in self.cases],
             "rules": [one._asdict() for one in self.checked],
             "spent": self.spent,
+            "cost_of_an_answer": dict(zip(("old", "new"), self.costs, strict=True)),
             "interactions": self.origins,
             "old_interactions": dict(self.old_origins),
             "state_moved": sum(row.moved for row in self.rows),
@@ -552,6 +563,8 @@ def _sentence(name: str, found: Paired) -> str:
         return f"{name}: {found.pairs} {of} are too few to say"
     assert found.old is not None and found.new is not None
     went = f"{name} went from {found.old:.3f} to {found.new:.3f} over {found.pairs} {of}"
+    if found.old == found.new and (found.interval is None or not any(found.interval)):
+        return f"{name} is {found.new:.3f} on both sides, over {found.pairs} {of}"
     how = (
         "no pair differs"
         if found.interval is None
@@ -596,10 +609,15 @@ def backtest(
     rows: list[Row] = []
     again: list[list[Came]] = []
     origins: Counter[str] = Counter()
+    names: dict[str, None] = {}
+    costs: list[Decimal] = []
     for question in questions(source, wanted.proposer, wanted.last):
         rows.append(_row(question, candidate))
         if question.origin is not None:
             origins[question.origin] += 1
+        names[question.who] = None
+        if question.cost is not None:
+            costs.append(question.cost)
         if baseline is not None:
             again.append(_answers(question, baseline))
         if progress is not None:
@@ -625,6 +643,8 @@ def backtest(
         calls=None if candidate.live is None else candidate.live.calls,
         recording=None if candidate.recording is None else str(candidate.recording),
         old_origins=origins,
+        old_names=list(names),
+        old_costs=costs,
     )
 
 

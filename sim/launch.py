@@ -20,7 +20,7 @@ import duckdb
 import numpy as np
 
 from gridgov import __version__, export
-from gridgov.cassette import Interaction
+from gridgov.cassette import Interaction, other_models
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Decision, JournalRecord, Settlement, canonical
@@ -410,6 +410,7 @@ def _summary(
         baselines=known,
         resources={resource.name: resource for resource in scenario.resources},
         interactions=tape.counts(),
+        other_models=other_models(tape.used()),
         expectations=[expected(expectation, metrics) for expectation in scenario.expect],
         faults=faults(result),
         settled=Counter(s.decision for s in payloads(result, Settlement)),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gridgov.decide import decide
@@ -38,6 +39,8 @@ class Recorded(NamedTuple):
     model: str | None = None
     prompt: str | None = None
     origin: str | None = None
+    digest: str = ""
+    cost: Decimal | None = None
     data: Mapping[str, Any] | None = None
     """What the model was shown, from the data block of the request."""
 
@@ -47,7 +50,8 @@ class Question:
     """One round of an active proposer: what it was shown, and what came of its answer.
 
     `context.state` is the working state: it is that of this question only until the next one is asked for. `prompt` and
-    `model` are those of the old side (None: not known). `key` is the same for the same question on the same state.
+    `model` are those of the old side (None: not known), `digest` is its prompt's, `cost` its answer's in USD. `key` is
+    the same for the same question on the same state.
     """
 
     context: Context
@@ -55,8 +59,17 @@ class Question:
     prompt: str
     model: str | None
     origin: str | None
+    digest: str
+    cost: Decimal | None
     key: str
     rejudged: bool
+
+    @property
+    def who(self) -> str:
+        """Who answered: model and prompt, or the proposer where there was no model."""
+        if self.model is None:
+            return f"{self.context.round.proposer.split('/')[0]}, no model"
+        return f"{self.model}, prompt {self.prompt} {self.digest[:12]}".rstrip()
 
     @property
     def steps(self) -> dict[str, Step]:
@@ -131,7 +144,10 @@ def recorded(source: Source, proposal_id: str) -> Recorded:
             block = _DATA.search(_text(json.loads(row["line"])))
             data = load(block[1]) if block else None
         shown = data if isinstance(data, dict) else None
-        return Recorded(row.get("model_asked"), row.get("prompt"), row.get("origin"), shown)
+        cost = row.get("cost")
+        spent = None if cost is None else Decimal(str(cost))
+        digest = row.get("prompt_digest") or ""
+        return Recorded(row.get("model_asked"), row.get("prompt"), row.get("origin"), digest, spent, shown)
     return Recorded()
 
 
@@ -168,6 +184,8 @@ def _question(
         said.prompt or speaker.get("prompt") or (usual if active is None else active.prompt),
         said.model or speaker.get("model") or (None if active is None else active.model),
         said.origin,
+        said.digest,
+        said.cost,
         f"{state.digest.hex()}/{decision.proposal_id}",
         rejudged,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
@@ -85,6 +86,7 @@ class Summary(NamedTuple):
     export: str
     seconds: float
     fork: Mapping[str, Any] | None = None
+    other_models: Mapping[str, int] = {}
 
     def document(self) -> dict[str, Any]:
         """What `run --json` prints: plain values, metrics unrounded."""
@@ -102,6 +104,7 @@ class Summary(NamedTuple):
             "export": self.export,
             "interactions": dict(self.interactions),
             **({} if self.calls is None else {"calls": dict(self.calls)}),
+            **({"other_models": dict(self.other_models)} if self.other_models else {}),
             **({} if self.fork is None else {"fork": dict(self.fork)}),
             "expectations": [{"text": text, "held": held} for text, held in self.expectations],
             "seconds": self.seconds,
@@ -222,12 +225,12 @@ def _commons(summary: Summary) -> Table:
 
 def _notes(console: Console, summary: Summary) -> None:
     console.print()
-    synthetic, recorded = summary.interactions.get("synthetic", 0), summary.interactions.get("recorded", 0)
-    if synthetic or recorded:
-        share = f"{synthetic:,} of {synthetic + recorded:,} replies are synthetic: no model said them"
-        console.print(share if synthetic else f"{recorded:,} recorded replies of a model", markup=False)
+    said = _origins(summary.interactions)
+    if said:
+        console.print(said, markup=False)
+    _of_other_models(console, summary.other_models)
     if summary.calls is not None:
-        console.print(_calls(summary.calls), markup=False)
+        console.print(_calls(summary.calls, bool(summary.interactions.get("synthetic"))), markup=False)
     if summary.fork is not None:
         same, new = (summary.fork[key] for key in ("same_requests", "new_requests"))
         about = f"; of its questions to a model {same:,} are those of {summary.fork['parent']}, {new:,} are new"
@@ -244,16 +247,62 @@ def _notes(console: Console, summary: Summary) -> None:
     )
 
 
-def _calls(calls: Mapping[str, Any]) -> str:
-    """What the model's answers cost, in one line."""
-    tokens, waited = calls["tokens"], calls["latency_ms"]
-    parts = [f"{calls['made']:,} calls", f"{calls['known']:,} replies were recorded before"]
-    if tokens:
-        parts.append(", ".join(f"{count:,} {kind}" for kind, count in tokens.items()) + " tokens")
-    parts.append(f"cost {calls['cost']} ({calls['price_table']})" if calls["cost"] is not None else "cost unknown")
+def _origins(counted: Mapping[str, int]) -> str:
+    """Who said the replies of a run; empty where it has none."""
+    total, synthetic, edited = sum(counted.values()), counted.get("synthetic", 0), counted.get("edited", 0)
+    if synthetic:
+        return f"{synthetic:,} of {total:,} replies are synthetic: no model said them"
+    by_hand = f", {edited:,} of them changed by a person since" if edited else ""
+    return f"{total:,} recorded replies of a model{by_hand}" if total else ""
+
+
+def _of_other_models(console: Console, counted: Mapping[str, int]) -> None:
+    for pair, count in counted.items():
+        asked, _, answered = pair.partition(" -> ")
+        console.print(
+            f"NOT THE MODEL THAT WAS ASKED: {count:,} replies are of {answered}, for {asked}", style="bold red"
+        )
+
+
+TOKENS = {
+    "prompt": "in the prompts",
+    "cached": "of these cached",
+    "answer": "in the answers",
+    "thoughts": "of thoughts",
+}
+"""Kinds of tokens, and how a person is told of them; the total is that of the others."""
+
+
+def _tokens(tokens: Mapping[str, int]) -> str:
+    """Tokens by kind; empty where none were counted."""
+    return ", ".join(f"{tokens[kind]:,} {said}" for kind, said in TOKENS.items() if tokens.get(kind))
+
+
+def _cost(found: Mapping[str, Any], synthetic: bool) -> str:
+    """What replies cost, by which table of prices; what is synthetic would only have cost it."""
+    if found["cost"] is None:
+        return "cost: not known, no price is for this model; GRIDGOV_PRICES names a table of your own"
+    what = "cost, had a model said them" if synthetic else "cost"
+    return f"{what}: {dollars(found['cost'])}, by the prices {found['price_table']}"
+
+
+def dollars(cost: str) -> str:
+    """An amount of money to 4 decimals, or exactly where that would be nothing."""
+    rounded = f"{Decimal(cost):.4f}"
+    return f"{rounded if Decimal(rounded) or not Decimal(cost) else cost} USD"
+
+
+def _calls(calls: Mapping[str, Any], synthetic: bool) -> str:
+    """What the model's answers came to, in a few lines."""
+    waited, attempts = calls["latency_ms"], calls["attempts"] - calls["made"] - calls["known"]
+    again = f", {attempts:,} attempts more than that" if attempts else ""
+    lines = [f"{calls['made']:,} calls now, {calls['known']:,} replies known from the recording{again}"]
+    tokens = _tokens(calls["tokens"])
+    lines += [f"tokens: {tokens}"] if tokens else []
+    lines.append(_cost(calls, synthetic))
     if waited:
-        parts.append(f"{waited['median']:,} ms each (median), {waited['max']:,} at most")
-    return f"{'; '.join(parts)}; recorded in {calls['recording']}"
+        lines.append(f"latency: {waited['median']:,} ms in the median, {waited['max']:,} ms at most")
+    return "\n".join([*lines, f"recorded in {calls['recording']}"])
 
 
 # --- other things that people look at ---------------------------------------------------------------------------------
@@ -292,7 +341,8 @@ def show_cassette(console: Console, overview: Mapping[str, Any], listing: Sequen
             counts = ", ".join(f"{name} {count:,}" for name, count in overview[key].items())
             console.print(f"  {key.replace('_', ' ')}: {counts}", markup=False)
     if overview["cost"] is not None:
-        console.print(f"  cost: {overview['cost']}", markup=False)
+        console.print(f"  cost: {dollars(overview['cost'])}", markup=False)
+    _of_other_models(console, overview["other_models"])
     table = _table("line", "epoch", "proposer", "n", "result", "origin", "model")
     for row in listing:
         cells = (row["line"], row["epoch"], row["proposer"], row["n"], row["result"], row["origin"], row["model"])
@@ -305,7 +355,7 @@ def show_exchange(console: Console, exchanges: Sequence[tuple[Any, str, str]], c
     for one, asked, answered in exchanges:
         console.print(f"--- asked: epoch {one.round.epoch}, {one.round.proposer}, round {one.round.n}", style="bold")
         console.print(asked, markup=False)
-        console.print(f"--- answered ({one.origin})", style="bold")
+        console.print(f"--- answered ({one.origin}), by {one.model_answered or one.model_asked}", style="bold")
         console.print(answered, markup=False)
     if changed:
         console.print("--- changed since the question before", style="bold")
@@ -465,6 +515,7 @@ def show_backtest(console: Console, report: Backtest) -> None:
     console.print()
     console.print(Text("backtest", style="bold"), Text(report.run_id or report.source, style="dim"), sep="  ")
     asked, samples = len(report.rows), f"{report.samples} time{'s' if report.samples > 1 else ''}"
+    console.print(f"old: {'; '.join(report.old_names) or 'nobody'}", markup=False)
     console.print(f"new: {'; '.join(report.candidate) or 'nobody'}", markup=False)
     console.print(
         f"{asked:,} questions of this history, each asked {samples} and judged on the same state; not applied"
@@ -512,6 +563,8 @@ def _sides(report: Backtest) -> Table:
     table.add_row("regret in one step (0: the best)", *(figure(of.regret, 4) for of in (old, new)))
     nothing = figure(report.regret_of_nothing, 4)
     table.add_row(*(Text(text, style="dim") for text in ("  of proposing nothing", nothing, nothing)))
+    if any(cost is not None for cost in report.costs):
+        table.add_row("cost of an answer, USD", *(figure(cost, 6) for cost in report.costs))
     return table
 
 
@@ -520,7 +573,9 @@ def _flips(console: Console, report: Backtest) -> None:
     worse, better = report.flips["worse"], report.flips["better"]
     own = []
     for name, noise in (("old", report.old.noise), ("new", report.new.noise)):
-        why = "not measured: history has one sample each" if name == "old" else "not measured: one sample each"
+        why = "not known (each was asked once; --samples asks more often)"
+        if name == "old":
+            why = "not known (history asked once; --baseline FILE knows, where FILE is the old side's answers anew)"
         found = why if noise is None else f"{noise.flips:.1f} of {noise.questions:,} questions"
         own.append(f"{name} {found}")
     console.print(
@@ -550,13 +605,12 @@ def _backtest_notes(console: Console, report: Backtest) -> None:
     spent, made = report.spent, report.origins
     total = sum(made.values())
     calls = "" if spent["made"] is None else f", {spent['made']:,} asked for now and the rest recorded before"
-    tokens = ", ".join(f"{count:,} {kind}" for kind, count in spent["tokens"].items())
-    cost = f"cost {spent['cost']} ({spent['price_table']})" if spent["cost"] is not None else "cost unknown"
-    console.print(f"{total:,} replies{calls}; {f'{tokens} tokens; ' if tokens else ''}{cost}", markup=False)
+    tokens = _tokens(spent["tokens"])
+    console.print(f"{total:,} replies{calls}", markup=False)
+    console.print(f"{f'tokens: {tokens}; ' if tokens else ''}{_cost(spent, bool(made['synthetic']))}", markup=False)
     if spent["recording"] is not None:
         console.print(f"recorded in {spent['recording']}", markup=False)
-    if spent["other_model"]:
-        console.print(f"{spent['other_model']:,} replies are of another model than the one that was asked")
+    _of_other_models(console, spent["other_models"])
     for name, origins in (("new", made), ("old", report.old_origins)):
         if origins.get("synthetic"):
             console.print(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import socket
 import warnings
 from collections import Counter
@@ -734,7 +735,8 @@ def test_prints_one_page_that_ends_in_the_verdict(folder, gridgov):
     assert said.code == 0
     assert said.out.splitlines()[-1].startswith("ship: acceptance went from ")
     assert "60 of 60 replies of the new side are synthetic: no model said them" in said.out
-    assert "old not measured: history has one sample each" in said.out
+    assert "old not known (history asked once; --baseline FILE knows" in said.out
+    assert f"old: synthetic/hasty, prompt propose_transfer {load_prompt('propose_transfer').digest[:12]}\n" in said.out
     assert "rejected/insufficient_balance -> executed" in said.out
     assert (
         gridgov("backtest", folder.hasty, "--cassette", folder.recorded).out.splitlines()[-1].startswith("not decisive")
@@ -783,4 +785,5 @@ def test_says_how_to_go_on_where_the_budget_is_spent(folder, gridgov, monkeypatc
     assert said.code == 3 and f"run again with --record {path}" in said.err
     said = gridgov("backtest", folder.hasty, *options)
     assert said.code == 0 and "6 replies, 2 asked for now and the rest recorded before" in said.out
-    assert "cost 0.06 (test)" in said.out and "of the new side are synthetic" not in said.out
+    assert re.search(r"cost of an answer, USD +- +0\.01\n", said.out), "of the old side no cost is known"
+    assert "cost: 0.0600 USD, by the prices test" in said.out and "of the new side are synthetic" not in said.out

@@ -310,6 +310,50 @@ def test_does_not_write_over_what_a_model_said(recorded, tmp_path):
         Recorder(path)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_never_record_into_one_file(tmp_path, resume):
+    path = tmp_path / "x.jsonl"
+    with Recorder(path, resume=True) as first:
+        first.write(line_of(NOTHING, origin="synthetic"))
+        with pytest.raises(BadInput, match="another run is recording into it"):
+            Recorder(path, resume=resume)
+        first.write(line_of(NOTHING, origin="synthetic", epoch=2))
+    assert len(read(path).interactions) == 2
+    Recorder(path, resume=resume).stop()
+
+
+@pytest.mark.parametrize("copied", [0, 1, 2, 3])
+def test_run_that_ends_while_it_copies_what_was_known_loses_nothing(tmp_path, copied):
+    path, part = tmp_path / "x.jsonl", tmp_path / "x.jsonl.part"
+    failed = line_of(BUSY.body, status=429)
+    again = replace(line_of(NOTHING), supersedes=failed.digest, system=None)
+    written(path, failed, again, replace(line_of(NOTHING, epoch=2), system=None))
+    lines = path.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:copied]) + b'{"at": ')
+    with Recorder(path, resume=True) as recorder:
+        assert len(recorder.known.interactions) == 3
+        found = recorder.known.find(render(PROMPT, context(1), model=MODEL))
+        assert found.status == 200, "the call that was made again counts"
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_whoever_comes_as_a_recording_is_put_in_its_place_begins_anew(tmp_path, monkeypatch):
+    path = tmp_path / "x.jsonl"
+    opened, first = os.open, Recorder(path)
+    first.write(line_of(NOTHING, origin="synthetic"))
+
+    def late(*args):
+        monkeypatch.undo()
+        file = opened(*args)
+        first.finish()
+        return file
+
+    monkeypatch.setattr(os, "open", late)
+    with Recorder(path, resume=True) as second:
+        assert len(second.known.interactions) == 1, "what was finished in between is known, and was not emptied"
+    assert len(read(path).interactions) == 1
+
+
 def test_says_where_it_cannot_write(tmp_path):
     with pytest.raises(BadInput, match="cannot be written"):
         Recorder(tmp_path / "no" / "x.jsonl")
@@ -598,6 +642,7 @@ def test_sums_up_what_a_cassette_holds(tmp_path):
         "results": {"malformed no_answer": 1, "noop": 2, "unavailable quota": 1},
         "finish_reasons": {"STOP": 2, "none": 2},
         "other_model": 0,
+        "other_models": {},
         "tokens": {"answer": 40, "prompt": 200, "total": 240},
         "cost": "0.004",
     }

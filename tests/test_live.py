@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -36,6 +38,54 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     monkeypatch.setenv("GRIDGOV_RUNS", str(tmp_path / "runs"))
     return lambda stub: monkeypatch.setenv("GRIDGOV_GEMINI_BASE_URL", stub.url)
+
+
+class Gate(ThreadingHTTPServer):
+    """Hands so many questions on to a stub; the next one it keeps, and says that it was reached."""
+
+    daemon_threads = True
+
+    def __init__(self, target, count):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.target, self.left = target, count
+        self.reached, self.over = threading.Event(), threading.Event()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        gated = self.server
+        assert isinstance(gated, Gate)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if not gated.left:
+            gated.reached.set()
+            gated.over.wait(120)
+            self.close_connection = True
+            return
+        gated.left -= 1
+        answer = httpx.post(gated.target + self.path, content=body, headers={"x-goog-api-key": KEY}, trust_env=False)
+        head = f"HTTP/1.1 {answer.status_code} OK\r\nContent-Length: {len(answer.content)}\r\n\r\n"
+        self.wfile.write(head.encode() + answer.content)
+
+
+@contextmanager
+def gate(target, count):
+    """A gate that is there until the end of the block."""
+    gated = Gate(target, count)
+    thread = threading.Thread(target=gated.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield gated
+    finally:
+        gated.over.set()
+        gated.shutdown()
+        gated.server_close()
+        thread.join(30)
 
 
 def test_recording_replays_offline_to_the_same_head(gridgov, environment, tmp_path, monkeypatch):
@@ -71,25 +121,18 @@ def test_run_that_is_killed_goes_on_without_paying_twice(gridgov, environment, t
         environment(stub)
         head = gridgov(*LIVE, "--record", whole).json["head_digest"]
     part = tmp_path / "x.jsonl.part"
-    with Stub([{"reply": "slow", "delay_s": 0.1, "times": "ever"}]) as first:
-        environment(first)
-        port = first.port
+    with Stub() as stub, gate(stub.url, 7) as gated:
+        environment(gated)
         process = subprocess.Popen([*GRIDGOV, *LIVE, "--record", str(tape)], stdout=subprocess.DEVNULL)
-        while not part.exists() or part.read_bytes().count(b"\n") < 7:
-            assert process.poll() is None
-            time.sleep(0.001)
-    count = first.count  # the stub listens no more: what comes after is neither answered nor counted
-    deadline = time.monotonic() + 20
-    while part.read_bytes().count(b"\n") < count and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert part.read_bytes().count(b"\n") == count
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with Stub(port=port) as second:
+        assert gated.reached.wait(120), "the eighth question never came"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (stub.count, part.read_bytes().count(b"\n"), tape.exists()) == (7, 7, False)
+        environment(stub)
         again = gridgov(*LIVE, "--record", tape).json
-        assert count + second.count == 12
+        assert stub.count == 12
     assert again["head_digest"] == head
-    assert (again["calls"]["made"], again["calls"]["known"]) == (12 - count, count)
+    assert (again["calls"]["made"], again["calls"]["known"]) == (5, 7)
     assert not part.exists()
 
 
@@ -118,6 +161,21 @@ def test_budget_stops_the_run_and_says_how_to_go_on(gridgov, environment, tmp_pa
         assert (said.code, stub.count) == (3, 1)
         assert "nothing says what nosuch costs" in said.err
     assert not list((tmp_path / "runs").glob("*.tmp*"))
+
+
+def test_another_model_than_was_asked_is_told_with_the_run_and_with_each_replay(gridgov, environment, tmp_path):
+    tape = tmp_path / "x.jsonl"
+    text = json.dumps({"transfers": [], "reasoning": "all is well"})
+    candidate = {"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": "STOP"}
+    reply = {"candidates": [candidate], "modelVersion": "gemini-3.5-flash-lite"}
+    with Stub([{"reply": "good", "body": json.dumps(reply), "times": 2}]) as stub:
+        environment(stub)
+        run = gridgov(*LIVE[:-1], "--record", tape)
+    said = "NOT THE MODEL THAT WAS ASKED: 2 replies are of gemini-3.5-flash-lite, for gemini-3.8-flash"
+    played = gridgov("run", WEEK, "--epochs", "12", "--proposer", f"cassette:{tape}", "--json").json
+    assert run.code == 0 and said in run.out and said in gridgov("cassette", "show", tape).out
+    assert "10 of 12 replies are synthetic" in run.out and "USD, by the prices gemini-2026-10-07" in run.out
+    assert played["other_models"] == {"gemini-3.8-flash -> gemini-3.5-flash-lite": 2}
 
 
 def test_without_record_the_replies_are_kept_beside_the_run(gridgov, environment, tmp_path):
@@ -206,7 +264,12 @@ def test_changed_word_in_a_prompt_is_told_at_once(gridgov, environment, tmp_path
         (folder / path.name).write_text(path.read_text().replace("few transfers", "fewer transfers"))
     monkeypatch.setattr(tapes, "FOLDER", folder)
     said = gridgov("run", WEEK, "--epochs", "12", "--proposer", f"cassette:{recorded}")
-    assert said.code == 3
-    assert "propose_transfer" in said.err
-    assert "-- It gets there with few transfers" in said.err.replace("\n- ", "\n-- ") or "few transfers" in said.err
-    assert "fewer transfers" in said.err
+    assert said.code == 3 and said.out == ""
+    first, *diff = said.err.splitlines()
+    assert (
+        f"{recorded} has no reply for epoch 1, planner, round 1: the prompt template propose_transfer changed" in first
+    )
+    assert "the nearest recording is line 1" in first
+    line = next(line for line in prompt.load("propose_transfer").sources[0][1].splitlines() if "few transfers" in line)
+    assert f"-{line}" in diff and f"+{line.replace('few transfers', 'fewer transfers')}" in diff
+    assert diff[:2] == ["--- recorded (line 1)", "+++ asked now"]

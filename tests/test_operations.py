@@ -256,6 +256,12 @@ def test_prompt_is_put_in_force_and_taken_back(gridgov, home):
         )
     assert gridgov("verify", "postgres").code == 0
     assert "propose_transfer  version" in gridgov("prompt", "list").out
+    assert [one["proposers"] for one in gridgov("prompt", "list", SCENARIOS / "seed.yaml", "--json").json] == [
+        ["planner"]
+    ]
+    fishers = gridgov("prompt", "list", SCENARIOS / "fishery-shocks.yaml").out
+    assert fishers.startswith("speak_for_fisher  version") and "[fisher/fisher-1, fisher/fisher-2" in fishers
+    assert "are of a SCENARIO" in one_line(gridgov("prompt", "list", "--seed", "3"), 2)
     shown = gridgov("prompt", "show", SCENARIOS / "seed.yaml", "--json")
     assert json.loads(shown.out)[0]["body"]["contents"]
 

@@ -492,6 +492,15 @@ def test_an_exchange_that_came_twice_is_two_calls_and_one_decision(client, url):
     assert (item["calls"], item["outcomes"]["rejected"], item["by_code"]) == (2, 1, {"max_transfer": 1})
 
 
+def test_another_model_than_was_asked_is_named(client):
+    answered(client, gemini(1))
+    answered(client, gemini(2) | {"modelVersion": "models/gemini-3.8-flash"})
+    answered(client, gemini(3) | {"modelVersion": "gemini-3.5-flash-lite"})
+    answered(client, gemini(3) | {"modelVersion": "synthetic/greedy"})
+    (item,) = client.get("/v1/prompts")["items"]
+    assert (item["other_models"], item["synthetic"]) == ({"gemini-3.5-flash-lite": 1}, 1)
+
+
 def test_the_prices_that_an_app_is_given_count(url, clock):
     own = Prices("own", (Price("gemini-3.8-flash", "2020-01-01", 0, Decimal(2), Decimal(2), Decimal(2)),))
     with running(url, clock=clock, prices=own) as client:

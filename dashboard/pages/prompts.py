@@ -135,6 +135,11 @@ def _figures(item: Json) -> None:
         "Calls": text.number(item["calls"]),
         "Refused for": refusals(item),
     }
+    if item["other_models"]:
+        said = ", ".join(f"{text.safe(model)} {count:,}" for model, count in item["other_models"].items())
+        rows["Not the model that was asked"] = (
+            f"{said}: what is said here of this version is of another model's replies"
+        )
     if item["synthetic"]:
         rows["Synthetic replies"] = f"{item['synthetic']:,}: nobody was asked for these"
     if tokens is not None:
