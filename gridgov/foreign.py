@@ -3,8 +3,8 @@
 Columns are those of `ledger`: id, proposal_id, actor_from, actor_to, resource, amount, executed_at; epoch and kind too
 where they are there, and metadata, seq and run_id, which are not read. In order of id:
 
-- `grid` is the boundary (or its UUID, as Postgres has it): what comes from it is produced (or grown), what goes to it is
-  consumed (or spilled). Rows between others are transfers: those of one proposal_id are one executed proposal, a row
+- `grid` is the boundary (or its UUID, as Postgres has it): what comes from it is produced (or grown), what goes to it
+  is consumed (or spilled). Rows between others are transfers: those of one proposal_id are one executed proposal, a row
   without one is a proposal of its own. A proposal_id that is no UUID becomes one, `uuid5` of its text.
 - Rows of kind genesis, which come first, are the opening balances. Without any they are not known: each actor begins
   with as little as makes the ledger possible, and the note says so.
@@ -54,7 +54,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _AMOUNT = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?")
 _KINDS = tuple(kind.value for kind in Kind)
 _GRID = uuid5(BOUNDARY)
-_OF_BOUNDARY = {"actor_from": (Kind.GENESIS, Kind.PRODUCE, Kind.GROW), "actor_to": (Kind.CONSUME, Kind.SPILL)}
+_GIVEN, _TAKEN = (Kind.GENESIS, Kind.PRODUCE, Kind.GROW), (Kind.CONSUME, Kind.SPILL)
+"""What comes from the boundary, and what goes to it."""
 
 
 class Row(NamedTuple):
@@ -135,47 +136,74 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[Row]:
 
 
 def _row(cells: dict[str, str], line: int, name: str) -> Row:
-    def bad(column: str, expected: str) -> BadInput:
-        return BadInput(f"{name}: line {line}, {column}: found {cells.get(column, '')[:80]!r}; expected {expected}")
+    return _Cells(cells, f"{name}: line {line}").row(line)
 
-    for column in ("actor_from", "actor_to"):
-        if cells[column].lower() == _GRID:
-            cells[column] = BOUNDARY
-    for column in ("actor_from", "actor_to", "resource"):
-        if not _NAME.fullmatch(cells[column]):
-            raise bad(column, "letters, digits, - _ . and :, at most 64")
-    if cells["actor_from"] == cells["actor_to"]:
-        raise bad("actor_to", "another actor than actor_from")
-    for column in ("id", "epoch"):
-        text = cells.get(column, "0")
+
+class _Cells:
+    """The cells of one row by column; each method reads some of them, or raises BadInput."""
+
+    def __init__(self, cells: dict[str, str], where: str) -> None:
+        self.cells, self.where = cells, where
+
+    def bad(self, column: str, expected: str) -> BadInput:
+        found = self.cells.get(column, "")[:80]
+        return BadInput(f"{self.where}, {column}: found {found!r}; expected {expected}")
+
+    def row(self, line: int) -> Row:
+        giver, taker = self.actor("actor_from"), self.actor("actor_to")
+        if giver == taker:
+            raise self.bad("actor_to", "another actor than actor_from")
+        proposal_id = self.cells["proposal_id"]
+        with suppress(ValueError):  # one id, however it is written
+            proposal_id = str(uuid.UUID(proposal_id))
+        id_, epoch = self.number("id"), self.number("epoch") if "epoch" in self.cells else -1
+        resource, amount, at = self.name("resource"), self.amount(), self.at()
+        return Row(line, id_, proposal_id, giver, taker, resource, amount, at, epoch, self.kind(giver, taker))
+
+    def name(self, column: str) -> str:
+        if not _NAME.fullmatch(self.cells[column]):
+            raise self.bad(column, "letters, digits, - _ . and :, at most 64")
+        return self.cells[column]
+
+    def actor(self, column: str) -> str:
+        found = self.name(column)
+        return BOUNDARY if found.lower() == _GRID else found
+
+    def number(self, column: str) -> int:
+        text = self.cells[column]
         if not (text.isascii() and text.isdigit()) or len(text) > 18:
-            raise bad(column, "a whole number")
-    try:
-        amount = Decimal(cells["amount"] if _AMOUNT.fullmatch(cells["amount"]) else "x")
-    except InvalidOperation:
-        raise bad("amount", "a number above 0, as 12.5") from None
-    if amount <= 0 or exponent(amount) < -SCALE_MAX:
-        raise bad("amount", f"a number above 0 with at most {SCALE_MAX} decimals")
-    if amount >= LIMIT:
-        raise bad("amount", "a number of at most 15 digits")
-    text = cells["executed_at"].strip()
-    try:
-        at = microseconds(text if re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", text[10:]) else f"{text}Z")
-    except BadInput:
-        raise bad("executed_at", "a time in UTC, as 2025-02-28T12:00:00Z") from None
-    kind = cells.get("kind", "")
-    if kind and kind not in _KINDS:
-        raise bad("kind", f"one of: {', '.join(_KINDS)}")
-    for column, kinds in _OF_BOUNDARY.items():
-        if kind in kinds and cells[column] != BOUNDARY:
-            raise bad(column, f"{BOUNDARY}, because the kind is {kind}")
-    if kind == Kind.TRANSFER and BOUNDARY in {cells["actor_from"], cells["actor_to"]}:
-        raise bad("kind", f"another kind, because {BOUNDARY} takes part")
-    proposal_id, actor_from, actor_to, resource = (cells[column] for column in NEEDED[1:5])
-    with suppress(ValueError):  # one id, however it is written
-        proposal_id = str(uuid.UUID(proposal_id))
-    epoch = int(cells["epoch"]) if "epoch" in cells else -1
-    return Row(line, int(cells["id"]), proposal_id, actor_from, actor_to, resource, amount, at, epoch, kind)
+            raise self.bad(column, "a whole number")
+        return int(text)
+
+    def amount(self) -> Decimal:
+        text = self.cells["amount"]
+        try:
+            amount = Decimal(text if _AMOUNT.fullmatch(text) else "x")
+        except InvalidOperation:
+            raise self.bad("amount", "a number above 0, as 12.5") from None
+        if amount <= 0 or exponent(amount) < -SCALE_MAX:
+            raise self.bad("amount", f"a number above 0 with at most {SCALE_MAX} decimals")
+        if amount >= LIMIT:
+            raise self.bad("amount", "a number of at most 15 digits")
+        return amount
+
+    def at(self) -> int:
+        text = self.cells["executed_at"].strip()
+        try:
+            return microseconds(text if re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", text[10:]) else f"{text}Z")
+        except BadInput:
+            raise self.bad("executed_at", "a time in UTC, as 2025-02-28T12:00:00Z") from None
+
+    def kind(self, giver: str, taker: str) -> str:
+        kind = self.cells.get("kind", "")
+        if kind and kind not in _KINDS:
+            raise self.bad("kind", f"one of: {', '.join(_KINDS)}")
+        if (kind in _GIVEN and giver != BOUNDARY) or (kind in _TAKEN and taker != BOUNDARY):
+            column = "actor_from" if kind in _GIVEN else "actor_to"
+            raise self.bad(column, f"{BOUNDARY}, because the kind is {kind}")
+        if kind == Kind.TRANSFER and BOUNDARY in {giver, taker}:
+            raise self.bad("kind", f"another kind, because {BOUNDARY} takes part")
+        return kind
 
 
 def _ordered(rows: list[Row], name: str) -> list[Row]:
