@@ -425,13 +425,15 @@ def verify(source: str, expect_head: str | None, as_json: bool) -> None:
     from gridgov.verify import verify as verified
     from sim.report import show_checks
 
-    report = verified(experiments.source_of(source), expect_head)
+    opened = experiments.source_of(source)
+    report = verified(opened, expect_head)
     if as_json:
         _document(report.document())
     else:
         show_checks(_console(), report)
-    if not report.passed:
-        raise CheckFailed(f"{source}: {report.first}")
+    if report.first is not None:
+        where = "" if report.first.startswith(f"{opened.path}: ") else f"{source}: "
+        raise CheckFailed(f"{where}{report.first}")
 
 
 @gridgov.command()

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from pyarrow.types import is_dictionary, is_string
 
 from gridgov.amounts import SCALE_MAX
 from gridgov.errors import BadInput, Damaged, GridgovError
-from gridgov.export import Metrics, do, first_line, is_locked, metrics, query, seals
+from gridgov.export import SQL, Metrics, do, first_line, is_locked, metrics, query, seals
 from gridgov.foreign import journal
 from gridgov.journal import JournalRecord
 from gridgov.model import Kind, LedgerEntry, WorldState
@@ -187,6 +188,12 @@ class Source:
         other = stored.slice(good, 1).to_pylist()
         return one, other[0] if other else None
 
+    def views(self) -> dict[str, str]:
+        """The SQL of each view of an export, by name, as the database writes it."""
+        assert self.connection is not None, "only an export has views"
+        with reading(self.path):
+            return _views(self.connection)
+
     def sealed(self) -> dict[tuple[str, str], list[Any]]:
         """By table and column, count and digest of what no record implies, as it is now; see `export.seals`."""
         assert self.connection is not None, "only an export is sealed"
@@ -273,6 +280,22 @@ class LedgerSource(Source):
     def lines(self) -> Iterator[tuple[str, bytes]]:
         """Bodies and digests in their order."""
         return ((record.body, record.digest) for record in self._records)
+
+
+@cache
+def defined_views() -> dict[str, str]:
+    """The SQL of each view that an export of this version has, by name, as the database writes it."""
+    with duckdb.connect() as connection:
+        for name in ("export_schema.sql", "export_views.sql"):
+            for statement in connection.extract_statements((SQL / name).read_text("utf-8")):
+                if statement.type is duckdb.StatementType.CREATE:  # the others are 200 comments
+                    connection.execute(statement)
+        return _views(connection)
+
+
+def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    (name,) = do(connection, "SELECT current_database()")[0]
+    return dict(do(connection, query("views"), {"database": name}))
 
 
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ from gridgov.journal import (
 from gridgov.model import BOUNDARY, Code, Kind, LedgerEntry, Outcome, Proposal, Seen, Violation
 from gridgov.outcome import Outcomes
 from gridgov.replay import follow
-from gridgov.source import GridSource, Source
+from gridgov.source import GridSource, Source, defined_views
 from gridgov.state import State
 from gridgov.tables import Run, tables
 
@@ -49,9 +49,13 @@ CHECKS = {
     "verdicts": "proposals and settlements that come to the same when judged again",
     "seals": "columns that no record implies, and that are as they were written",
     "tables": "rows of the export, or of the grid, that follow from the journal",
+    "views": "views of the export that say what this version's do",
     "guards": "triggers and privileges that keep what a grid recorded from being changed",
 }
 """What is checked, in order; the words say what is counted."""
+
+OF_JOURNAL = tuple(CHECKS)[: list(CHECKS).index("seals")]
+"""The checks that are made record by record."""
 
 KEYS: dict[str, tuple[str, ...]] = {
     "runs": (), "actors": ("actor",), "resources": ("resource",), "epochs": ("epoch",),
@@ -120,8 +124,9 @@ def verify(source: Source, expect_head: str | None = None) -> Report:
     digest when it was written (seals). What is only sealed is shown when damaged, but could be forged together with its
     seal: of runs, what names and times it (scenario, description, overrides, proposers, status, error, horizon,
     commons, interaction counts, started_at, seconds, version, form); who harvests; prices, baselines, interactions and
-    files; and what shadows proposed. `state_moved`, and what a stale proposer had seen, are taken from the journal's
-    word. The journal itself is tamper-evident up to a head that was noted elsewhere.
+    files; and what shadows proposed. Its views are compared with this version's. `state_moved`, and what a stale
+    proposer had seen, are taken from the journal's word. The journal itself is tamper-evident up to a head that was
+    noted elsewhere.
 
     Of a grid, every column of journal, ledger, actors, resources and balances is derived anew and compared; what
     shadows proposed is judged again on the state that it was judged on; interactions, shadows and requests are compared
@@ -174,7 +179,7 @@ class Audit:
 
     def journal(self, source: Source, head: tuple[int, str] | None) -> None:
         """Checks every record, up to the first that is bad."""
-        self.counts = dict.fromkeys(list(CHECKS)[:-3], 0)
+        self.counts = dict.fromkeys(OF_JOURNAL, 0)
         if head is None:
             del self.counts["head"]
         seen = head is None
@@ -240,6 +245,8 @@ class Audit:
             self.run("seals", _seals(source))
             if not self.failures:
                 self.run("tables", _tables(source, self.records, self.entries))
+            if not self.failures:
+                self.run("views", _views(source))
 
     def _decision(self, decision: Decision, where: str) -> None:
         known = self._decided.setdefault(decision.proposal_id, self.state.seq + 1)
@@ -467,6 +474,15 @@ def _compare(source: Source, table: str, rows: Any, offset: int) -> None:
         f"{source.path}: {table}, {row}: column {name} is {_brief(stored[name])}; "
         f"the journal implies {_brief(right[name])}"
     )
+
+
+def _views(source: Source) -> Iterator[int]:
+    """Compares what the views say, of which the metrics are read; yields how many are right."""
+    stored = source.views()
+    for name, sql in defined_views().items():
+        if stored.get(name) != sql:
+            raise Bad(f"{source.path}: the view {name} is not the one that this version of gridgov writes")
+        yield 1
 
 
 def _brief(value: Any) -> str:

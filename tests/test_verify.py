@@ -119,6 +119,22 @@ def test_finds_a_row_too_few_or_too_many(writable, table):
     assert checked(path, connection).passed
 
 
+def test_finds_a_view_that_says_something_else(writable):
+    path, connection = writable
+    views = dict(connection.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall())
+    assert set(views) == {"violations", "metrics_epoch", "metrics_run", "metrics_actor"}
+    for name, sql in views.items():
+        connection.execute(f"DROP VIEW {name}")
+        gone = checked(path, connection)
+        connection.execute(f"CREATE VIEW {name} AS {sql.partition(' AS ')[2].rstrip(';')} LIMIT 3")
+        changed = checked(path, connection)
+        connection.execute(f"DROP VIEW {name}")
+        connection.execute(sql)
+        assert f"the view {name} is not the one" in gone.first
+        assert f"the view {name} is not the one" in changed.first
+    assert checked(path, connection).passed
+
+
 def test_finds_shadows_that_were_made_active(writable):
     path, connection = writable
     connection.execute("UPDATE proposals SET role = 'active' WHERE role = 'shadow'")
@@ -163,7 +179,7 @@ def test_passes_a_journal_in_a_file(journal):
     lines, verified = journal
     report = verified(lines)
     assert report.passed
-    assert [check.name for check in report.checks if check.skipped] == ["head", "seals", "tables", "guards"]
+    assert [check.name for check in report.checks if check.skipped] == ["head", "seals", "tables", "views", "guards"]
 
 
 def test_names_the_first_record_that_was_changed_cut_out_put_in_or_moved(journal):

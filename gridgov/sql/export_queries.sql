@@ -20,6 +20,9 @@ SELECT bit_xor(hash(t)) FROM {database}.{table} AS t
 -- name: table_names
 SELECT table_name FROM duckdb_tables() WHERE database_name = $database
 
+-- name: views
+SELECT view_name, sql FROM duckdb_views() WHERE database_name = $database AND NOT internal
+
 -- name: attached
 SELECT 1 FROM duckdb_databases() WHERE database_name = $database
 
