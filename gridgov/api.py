@@ -221,10 +221,43 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return await _on_http(request, _invalid(400 if error.errors()[0]["loc"][0] == "header" else 422, error.errors()))
 
 
-def _invalid(status: int, errors: Any) -> Problem:
-    found = [{"path": list(one["loc"]), "message": one["msg"]} for one in errors[:20]]
-    where = ".".join(str(step) for step in found[0]["path"])
-    return Problem(status, f"{where}: {found[0]['message']}", path=found[0]["path"], errors=found)
+_PLAINLY = {
+    "bool_type": "expected true or false",
+    "dict_type": "expected an object",
+    "extra_forbidden": "there is no such key here",
+    "int_type": "expected a whole number",
+    "is_instance_of": "expected a number",
+    "list_type": "expected a list",
+    "missing": "is missing",
+    "model_type": "expected an object",
+    "string_type": "expected text",
+}
+_PATTERNS = {UUID: "expected a UUID", r"\S": "expected some words", r"^[^\x00]+$": "expected text without U+0000"}
+
+
+def _invalid(status: int, errors: Any, body: Any = None) -> Problem:
+    """What is wrong with a request, at each place in plain words. A form's alternatives are no places."""
+    found: dict[tuple[str | int, ...], str] = {}
+    for error in errors[:20]:
+        if error["type"] != "none_required":
+            said = _PLAINLY.get(error["type"]) or _PATTERNS.get(error.get("ctx", {}).get("pattern")) or error["msg"]
+            found[_place(error, body)] = said
+    told = [{"path": list(path), "message": said} for path, said in found.items()]
+    where = ".".join(str(step) for step in told[0]["path"])
+    return Problem(status, f"{where}: {told[0]['message']}", path=told[0]["path"], errors=told)
+
+
+def _place(error: Any, body: Any) -> tuple[str | int, ...]:
+    """The place of an error in a body; all of it where there is no body."""
+    if body is None:
+        return tuple(error["loc"])
+    steps: list[str | int] = []
+    for number, step in enumerate(error["loc"], 1):
+        if step in body if isinstance(body, dict) else isinstance(body, list) and type(step) is int:
+            steps, body = [*steps, step], body[step]
+        elif error["type"] == "missing" and number == len(error["loc"]):
+            steps.append(step)
+    return tuple(steps)
 
 
 def _id_of(scope: Scope) -> str:
@@ -322,7 +355,7 @@ def _posted(model: type[Body]) -> Any:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            raise _invalid(422, error.errors(include_url=False, include_input=False, include_context=False)) from None
+            raise _invalid(422, error.errors(include_url=False, include_input=False), value) from None
 
     async def body(request: Request) -> Body:
         data = await _received(request, most)

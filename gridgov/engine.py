@@ -100,16 +100,7 @@ class Engine:
     def _again(self, decision: Decision) -> Decision | None:
         """What was decided before under the same id, if anything."""
         record = self.ledger.answered(decision.proposal_id)
-        if record is None:
-            return None
-        known = record.payload
-        assert type(known) is Decision, "a proposal's id leads to its decision"
-        if known.input == decision.input:
-            return known
-        raise Conflict(
-            f"proposal {known.proposal_id} was decided before with other input ({known.outcome}); "
-            f"a new proposal needs a new id"
-        )
+        return None if record is None else again(record, decision)
 
     def _append_decision(self, decision: Decision, at: int) -> Decision:
         self.append(decision, at)
@@ -286,6 +277,18 @@ class Engine:
         record = self.append(Close(state.entries, boundary, collapsed), at)
         self.ledger.commit()
         return record
+
+
+def again(record: JournalRecord, decision: Decision) -> Decision:
+    """What a proposal came to before, where it is the same again. Raises Conflict where it is another one."""
+    known = record.payload
+    assert type(known) is Decision, "a proposal's id leads to its decision"
+    if known.input == decision.input:
+        return known
+    raise Conflict(
+        f"proposal {known.proposal_id} was decided before with other input ({known.outcome}); "
+        f"a new proposal needs a new id"
+    )
 
 
 def _same(known: JournalRecord, once: Once) -> JournalRecord:

@@ -22,7 +22,7 @@ from gridgov.auth import PLANNER, SHADOW, Caller, check_name
 from gridgov.beside import Handed, Interaction, Shadow
 from gridgov.cassette import SYNTHETIC
 from gridgov.decide import decide, faulted, overridden, reversed_, settled
-from gridgov.engine import METERED, Engine, Metered
+from gridgov.engine import METERED, Engine, Metered, again
 from gridgov.errors import BadInput, Conflict, GridgovError, Misplaced, Unreachable
 from gridgov.grid_tables import input_of, judged_aside
 from gridgov.journal import (
@@ -516,17 +516,35 @@ class Service:
             assert not isinstance(given, Answer), "it is a fault"
             return _watch(engine, id_, (), lambda: engine.fail(id_, asked.proposer, asked.n, given, at))
 
-        def judge(state: State) -> _Told:
-            asked = proposal(state)
-            return self._would(state, "proposal", decide(state, asked) if isinstance(asked, Proposal) else asked)
-
         try:
             if dry_run:
-                return self._dry(judge)
+                return self._would_be(id_, proposal, given)
             told = self._run(command, id_, self._interaction(submission, at))
         except _OfShadow as of:
             return self._propose_aside(of.round, submission, given, at, dry_run)
         return self._answer(told, _differences(told.record, given) if told.differs else ())
+
+    def _would_be(
+        self, id_: str, proposal: Callable[[State], Proposal | Decision], given: Answer | Malformed | Unavailable
+    ) -> Json:
+        """What a proposal would come to now, or came to under its id before. Raises Recorded as `propose` does."""
+        known = self.reader.answered(id_)
+
+        def judge(state: State) -> _Told:
+            asked = proposal(state)
+            decision = decide(state, asked) if isinstance(asked, Proposal) else asked
+            if known is None:
+                return self._would(state, "proposal", decision)
+            try:
+                again(known, decision)
+            except Conflict as conflict:
+                return _Told(known, differs=str(conflict))
+            return _Told(known)
+
+        if known is None:
+            return self._dry(judge)
+        told = self._look(judge)
+        return self._answer(told, _differences(known, given) if told.differs else ())
 
     def _given(self, submission: Submission) -> Answer | Malformed | Unavailable:
         """What was submitted. Raises BadInput where a client's own proposal is malformed: nothing is recorded then."""

@@ -266,6 +266,34 @@ def test_keeps_an_exchange_with_its_request_as_it_was_handed_out(client, url):
 
 
 @pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        ({"amount": "5"}, ["amount"], "expected a number"),
+        ({"amount": True}, ["amount"], "expected a number"),
+        ({"from": 1}, ["from"], "expected text"),
+        ({"to": None}, ["to"], "expected text"),
+        ({"note": ""}, ["note"], "there is no such key here"),
+    ],
+)
+def test_says_in_plain_words_what_is_wrong_and_where(calm, change, path, message):
+    transfer = {"from": "actor-1", "to": "actor-2", "resource": "energy", "amount": 1, **change}
+    body = {"proposal_id": OTHER, "proposal": {"transfers": [transfer]}}
+    told = problem(calm.ask("POST", "/v1/proposals", body), 422)
+    path = ["proposal", "transfers", 0, *path]
+    assert told["errors"] == [{"path": path, "message": message}] and told["path"] == path
+    assert told["detail"] == f"{'.'.join(map(str, path))}: {message}"
+
+
+def test_says_what_is_missing_and_what_an_id_is(calm):
+    told = problem(calm.ask("POST", "/v1/proposals", {"proposal_id": "x", "proposal": {}}), 422)
+    assert told["errors"] == [
+        {"path": ["proposal_id"], "message": "expected a UUID"},
+        {"path": ["proposal", "transfers"], "message": "is missing"},
+    ]
+    assert "expected a UUID" in problem(calm.ask("GET", "/v1/proposals/x"), 422)["detail"]
+
+
+@pytest.mark.parametrize(
     ("content", "status", "part"),
     [
         (b"", 400, "empty"),
@@ -587,6 +615,14 @@ def test_dry_runs_change_nothing(client):
         assert told["dry_run"] is True and told["seq"] is None and told["digest"] is None
         assert all(b["before"] != b["after"] for b in told.get("balances", [])) or "reject" in path
     assert head(client) == before
+
+
+def test_dry_run_of_an_id_that_was_decided_says_what_the_id_stands_for(client):
+    body = {"proposal_id": OTHER, "proposal": moving(5)}
+    done = client.post("/v1/proposals", body)
+    assert client.post("/v1/proposals", body, dry_run=True) == done
+    told = problem(client.ask("POST", "/v1/proposals", {**body, "proposal": moving(6)}, dry_run="true"), 409)
+    assert told["recorded"] == done and told["differs"] == ["transfers"]
 
 
 # --- what people do ---------------------------------------------------------------------------------------------------
