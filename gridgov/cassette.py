@@ -45,6 +45,13 @@ SYNTHETIC = "synthetic/"
 RETIRED = {"gemini-2.5-flash": "2026-12-01", "gemini-2.5-pro": "2026-12-01"}
 """Models and the day from which another one answers in their name. As published in November 2026."""
 
+
+def retired(model: str, today: str) -> str | None:
+    """A sentence where another model answers in the name of this one on a day such as 2026-11-30."""
+    since = RETIRED.get(model.removeprefix("models/"))
+    return f"{model} is retired since {since}: another model answers in its name" if since and since <= today else None
+
+
 DIFF_LINES = 40
 DIFF_WIDTH = 200
 
@@ -813,10 +820,9 @@ def _about(interaction: Interaction, digests: Mapping[str, str], today: str) -> 
         yield Finding("stale", f"the prompt {name} isn't there any more")
     elif digests[name] != interaction.prompt_digest:
         yield Finding("stale", f"the prompt {name} was changed since")
-    if RETIRED.get(asked, "9") <= today:
-        yield Finding(
-            "retired_model", f"{asked} is retired since {RETIRED[asked]}: what it said can't be recorded again"
-        )
+    gone = retired(asked, today)
+    if gone is not None:
+        yield Finding("retired_model", f"{gone}, so what it said can't be recorded again")
     if interaction.other_model:
         yield Finding("other_model", f"{interaction.model_answered} answered where {asked} was asked", problem=False)
 

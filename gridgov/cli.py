@@ -169,6 +169,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     live = None
     if any(speaker.kind == "gemini" for speaker in loaded.speakers):
         live = experiments.answered(past) or experiments.live_model(max_calls, max_cost)
+        operations.warned(speaker.model for speaker in loaded.speakers if speaker.kind == "gemini")
         record = record or store / f"{loaded.name}.{_now():%Y%m%dT%H%M%S.%fZ}.jsonl"
         record.parent.mkdir(parents=True, exist_ok=True)
         experiments.known(past, record)
@@ -247,6 +248,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - one for each option
         if prompt is None and model is None:
             raise BadInput("there is nothing to ask: give --prompt, --model or --cassette")
         live = experiments.live_model(max_calls, max_cost)
+        operations.warned([model])
         of = history.path.stem.replace(":", "-")
         record = record or settings.load().runs / f"backtest.{of}.{_now():%Y%m%dT%H%M%SZ}.jsonl"
     elif record is not None or max_calls is not None or max_cost is not None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -331,6 +331,17 @@ role_option = click.option(
 )
 
 
+def warned(models: Iterable[str | None]) -> None:
+    """Says on stderr in whose place another model answers by now, before anybody relies on it or pays for it."""
+    from gridgov.cassette import retired
+    from gridgov.wire import timestamp
+
+    today = timestamp(clock())[:10]
+    for said in dict.fromkeys(retired(model, today) for model in models if model is not None):
+        if said is not None:
+            click.echo(f"gridgov: {said}", err=True)
+
+
 @click.command("activate")
 @click.argument("name")
 @click.option("--model", required=True, help="The model to ask.")
@@ -342,6 +353,7 @@ def prompt_activate(name: str, model: str, role: str, reason: str) -> None:
     from gridgov.prompt import check_model, load
 
     check_model(model)
+    warned([model])
     template = load(name)
     _activate(Activation(template.name, model, template.digest, role, "gridgov prompt", reason))
 
@@ -350,7 +362,10 @@ def prompt_activate(name: str, model: str, role: str, reason: str) -> None:
 @role_option
 @reason_option
 def prompt_back(role: str, reason: str) -> None:
-    """Put the prompt and model in force again that were so before the present ones."""
+    """Put the prompt and model in force again that were so before the present ones.
+
+    Before the first that was activated, the default was active, and no shadow was.
+    """
     from gridgov.journal import Activation, decode
     from gridgov.postgres import Reader
     from gridgov.prompt import load
@@ -364,9 +379,9 @@ def prompt_back(role: str, reason: str) -> None:
         acts = [decode(row["body"], row["digest"]).payload for row in rows]
         past = [act for act in acts if isinstance(act, Activation) and act.role == role]
         others = [act for act in past if _of_activation(act) != _of_activation(past[-1])]
-        if not others:
-            raise BadInput(f"nothing was in force before in the role {role}; `gridgov prompt activate` puts it")
-        before = others[-1]
+        if not past:
+            raise BadInput(f"nothing was put in force in the role {role} yet; `gridgov prompt activate` does it")
+        before = others[-1] if others else Activation("", "", "", role)
         if before.model and load(before.prompt).digest != before.digest:
             raise BadInput(
                 f"prompts/{before.prompt}.j2 is not what it was then (digest {before.digest[:16]}); put that back first"
@@ -384,7 +399,9 @@ def _activate(activation: Activation) -> None:
     grid, at = settings.load().grid, clock()
     with database() as url, Writer(url, grid) as writer:
         record = writer.submit(lambda engine: engine.activate(activation, at))
-    shown = f"{activation.prompt} ({activation.digest[:16]}) with {activation.model}" if activation.model else "nothing"
+    shown = f"{activation.prompt} ({activation.digest[:16]}) with {activation.model}"
+    if not activation.model:
+        shown = "what is so by default" if activation.role == "active" else "nothing"
     click.echo(f"grid {grid}: {shown} is {activation.role} from record {record.seq} on")
 
 

@@ -422,11 +422,20 @@ class World:
 GIFT = body(said("12.5")).decode()
 
 
+BEGUN = time.time_ns() // 1_000, time.monotonic_ns() // 1_000
+DAY = 86_400_000_000
+
+
+def from_noon():
+    """Microseconds since 1970, as if it had been noon when the tests began: no day ends while one of them runs."""
+    return BEGUN[0] // DAY * DAY + DAY // 2 + time.monotonic_ns() // 1_000 - BEGUN[1]
+
+
 @contextmanager
 def around(running, url, **options):
     """A world over a database whose grid has n8n's key."""
     with (
-        apps.running(url, **options) as client,
+        apps.running(url, **{"clock": from_noon, **options}) as client,
         gemini.Stub([{"reply": "good", "body": GIFT, "times": "ever"}]) as asked,
         linear.Stub(key=LINEAR_KEY) as issues,
     ):

@@ -28,6 +28,7 @@ from gridgov.cassette import (
     read,
     read_lines,
     recording,
+    retired,
     step,
     synthetic_body,
 )
@@ -619,6 +620,12 @@ def test_finds_stale_retired_and_unused_lines(recorded, tmp_path):
     assert found() == [("stale", (1, 2)), ("other_model", (1,))]
     path.write_bytes(b"")
     assert found() == [("empty", ())]
+
+
+@pytest.mark.parametrize("name", ["gemini-2.5-flash", "models/gemini-2.5-pro"])
+def test_a_retired_model_is_named_from_its_day_on(name):
+    assert retired(name, "2026-11-30") is None and retired("gemini-3.8-flash", "2999-01-01") is None
+    assert retired(name, "2026-12-01") == f"{name} is retired since 2026-12-01: another model answers in its name"
 
 
 def test_sums_up_what_a_cassette_holds(tmp_path):

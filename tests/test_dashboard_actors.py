@@ -32,13 +32,12 @@ class Clock:
 
     def __init__(self):
         self.days = 0.0
+        self.month = datetime.fromtimestamp(time.time(), UTC).strftime(
+            "%Y-%m"
+        )  # of all that follows, should it end now
 
     def __call__(self):
         return int((time.time() - self.days * 86_400) * 1_000_000)
-
-    @property
-    def month(self):
-        return datetime.fromtimestamp(self() / 1e6, UTC).strftime("%Y-%m")
 
 
 def read(client, epoch, *readings):
@@ -69,14 +68,14 @@ def clock():
 
 @pytest.fixture(scope="module")
 def production(server, clock):
-    """A client of an app over a grid with two months behind it."""
+    """A client of an app over a grid with 40 days behind it."""
     name = server.template("app", apps.fill)
     with server.database(name) as url, apps.running(url, clock=clock) as client:
         clock.days = 40
         good(client.act("/v1/actors", {"id": EVIL, "type": "node <b>x</b>"}))
         client.propose(30, "actor-1", "actor-2")
         for day in range(12):
-            clock.days = 11.5 - day
+            clock.days = 11 - day  # the last day is now, so that this month has one on its first day too
             client.post("/v1/epochs/close", {"epoch": day + 1})
             read(client, day + 2, ("actor-1", "produce", 5 + day), ("actor-1", "need", 4), ("actor-1", "consume", 4))
             client.propose(2.5 + day, "actor-1", f"actor-{2 + day % 3}")

@@ -15,6 +15,7 @@ import pytest
 
 from gridgov import api
 from gridgov.auth import Keys
+from gridgov.cassette import RETIRED
 from gridgov.engine import Engine
 from gridgov.postgres import PostgresLedger, migrate
 from sim.loading import load
@@ -176,6 +177,15 @@ def test_another_model_than_was_asked_is_told_with_the_run_and_with_each_replay(
     assert run.code == 0 and said in run.out and said in gridgov("cassette", "show", tape).out
     assert "10 of 12 replies are synthetic" in run.out and "USD, by the prices gemini-2026-10-07" in run.out
     assert played["other_models"] == {"gemini-3.8-flash -> gemini-3.5-flash-lite": 2}
+
+
+def test_whoever_asks_a_retired_model_is_told_before_it_is_asked(gridgov, environment, monkeypatch):
+    monkeypatch.setitem(RETIRED, "gemini-old", "2020-01-01")
+    with Stub() as stub:
+        environment(stub)
+        said = gridgov(*LIVE[:-2], "gemini:gemini-old", "--max-calls", 1)
+    assert said.code == 3 and stub.count == 1
+    assert said.err.startswith("gridgov: gemini-old is retired since 2020-01-01: another model answers in its name\n")
 
 
 def test_without_record_the_replies_are_kept_beside_the_run(gridgov, environment, tmp_path):

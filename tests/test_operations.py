@@ -238,7 +238,15 @@ def test_production_traffic_is_a_cassette(gridgov, home, tmp_path):
 
 def test_prompt_is_put_in_force_and_taken_back(gridgov, home):
     with up() as grid, grid.client() as client:
-        assert "nothing was in force before" in one_line(gridgov("prompt", "back", "--reason", "x"), 2)
+        assert "nothing was put in force" in one_line(gridgov("prompt", "back", "--reason", "x"), 2)
+        default = client.get("/v1/context").json()["request"]["model"]
+        for role, said in (("active", "what is so by default is active"), ("shadow", "nothing is shadow")):
+            asked = ("--role", role, "--reason", "trying")
+            assert gridgov("prompt", "activate", "speak_for_actor", "--model", "gemini-x", *asked).code == 0
+            assert client.get("/v1/context", params={"role": role}).json()["request"]["model"] == "gemini-x"
+            assert said in gridgov("prompt", "back", *asked).out
+        assert client.get("/v1/context").json()["request"]["model"] == default
+        assert client.get("/v1/context", params={"role": "shadow"}).status_code == 404
         for model in ("gemini-3.8-flash", "gemini-4-pro"):
             said = gridgov("prompt", "activate", "propose_transfer", "--model", model, "--reason", "trying")
             assert f"with {model} is active from record" in said.out
