@@ -442,7 +442,7 @@ class Cassette:
             last = max(found.round.epoch for found in self.interactions)
             return "not_recorded", f"this round was not recorded (the last epoch that was is {last})"
         words = {
-            "prompt": f"the prompt template {request.prompt} changed",
+            "prompt": f"the prompt template {request.prompt} changed{self._made_before(near)}",
             "model": f"the model differs ({near.model_asked} was recorded, {request.model} is asked)",
             "parameters": "the generation parameters differ",
             "constraints": "the constraints differ",
@@ -461,6 +461,13 @@ class Cassette:
             return "sample", f"the same request was recorded {times}, and is asked again"
         others = ", ".join(key.replace("_", " ") for key in changed[1:] if key != "text")
         return changed[0], words[changed[0]] + (f"; also different: {others}" if others else "")
+
+    def _made_before(self, near: Interaction) -> str:
+        """How many recordings a changed prompt leaves behind, and which."""
+        alike = [i for i, one in enumerate(self.interactions, start=1) if one.prompt == near.prompt]
+        before = [i for i in alike if self.interactions[i - 1].prompt_digest == near.prompt_digest]
+        lines = f"line {before[0]}" if len(before) == 1 else f"lines {before[0]} to {before[-1]}"
+        return f", and {len(before)} of its {len(alike)} recordings ({lines}) are of what it was"
 
 
 _BREAK = re.compile(

@@ -379,8 +379,8 @@ def test_says_that_the_prompt_changed(recorded, tmp_path):
     cause, message, diff = missed(CassetteProposer(read(recorded[0]), folder=folder))
     assert cause == "prompt"
     assert (
-        "even.jsonl has no reply for epoch 1, planner, round 1: the prompt template propose_transfer changed;"
-        in message
+        "even.jsonl has no reply for epoch 1, planner, round 1: the prompt template propose_transfer changed, and 5 of "
+        "its 5 recordings (lines 1 to 5) are of what it was;" in message
     )
     assert "\n-You propose; a validator decides, by these rules alone, and nobody can" in diff
     assert "\n+You propose; a validator decides, by these rules alone, and no one can" in diff
