@@ -140,7 +140,7 @@ for command in (*operations.COMMANDS, *up.COMMANDS, *deploy.COMMANDS, *experimen
     help="Write the answers as a cassette (synthetic for a policy); of a live model, go on with one that is there.",
 )
 @click.option("--max-calls", type=click.IntRange(1), help="Stop before a live model is asked more often than this.")
-@click.option("--max-cost", metavar="AMOUNT", help="Stop once the live model's answers cost this much.")
+@click.option("--max-cost", metavar="AMOUNT", help="Stop once what it answers now has cost this much, in USD.")
 @click.option("--bound", is_flag=True, help="Find the best that was possible, however long that takes.")
 @click.option("--ledger", type=click.Choice(["memory", "postgres"]), default="memory", help="Where the ledger lives.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder for the export (default: GRIDGOV_RUNS).")
@@ -196,7 +196,8 @@ def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]
     except ProposerFailed as error:
         if live is None:
             raise
-        again = f"{live.calls} calls were made; nothing is paid twice: run again with --record {record}"
+        made = "1 call was" if live.calls == 1 else f"{live.calls} calls were"
+        again = f"{made} made; nothing is paid twice: run again with --record {record}"
         raise ProposerFailed(f"{error}. {again}") from None
 
 
@@ -210,7 +211,7 @@ def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]
 @click.option("--fail-if", "fail_if", multiple=True, metavar="RULE", help="Fail if so, as acceptance<0.9 or flips>3.")
 @click.option("--record", type=click.Path(path_type=Path), help="Record the answers here, or go on with what is there.")
 @click.option("--max-calls", type=click.IntRange(1), help="Stop before the model is asked more often than this.")
-@click.option("--max-cost", metavar="AMOUNT", help="Stop once the answers cost this much.")
+@click.option("--max-cost", metavar="AMOUNT", help="Stop once what it answers now has cost this much, in USD.")
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="The old side asked again: a cassette, for its noise."
 )

@@ -39,9 +39,8 @@ class Live:
                 raise BudgetSpent(self._spent(context, f"{self.cost} spent of --max-cost {self._max_cost}"))
             if self._max_cost is not None and self._unpriced is not None:
                 words = f"nothing says what {self._unpriced} costs, so --max-cost cannot hold"
-                raise BudgetSpent(
-                    self._spent(context, f"{words}; name its price in GRIDGOV_PRICES, or use --max-calls")
-                )
+                said = f"epoch {context.round.epoch}: {words}; name its price in GRIDGOV_PRICES, or use --max-calls"
+                raise BudgetSpent(said)
             self.calls += 1
         exchange = self._ask(request)
         with self._lock:
@@ -52,7 +51,7 @@ class Live:
 
     @staticmethod
     def _spent(context: Context, words: str) -> str:
-        return f"epoch {context.round.epoch}: the budget is spent ({words}); allow more, and the run goes on from here"
+        return f"epoch {context.round.epoch}: the budget is spent ({words}); give it another, and it goes on from here"
 
 
 def paced(ask: AskModel, rate: float, now: Callable[[], float], sleep: Callable[[float], None]) -> AskModel:

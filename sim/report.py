@@ -534,6 +534,8 @@ def show_backtest(console: Console, report: Backtest) -> None:
             style="" if case.passed else "bold red",
             markup=False,
         )
+    if report.checked:
+        console.print("\nRules", style="bold")
     for one in report.checked:
         found = "undefined, which fails" if one.found is None else f"{one.found:.6g}"
         how, style = ("FAILED", "bold red") if one.holds else ("passed", "")
@@ -573,9 +575,10 @@ def _flips(console: Console, report: Backtest) -> None:
     worse, better = report.flips["worse"], report.flips["better"]
     own = []
     for name, noise in (("old", report.old.noise), ("new", report.new.noise)):
-        why = "not known (each was asked once; --samples asks more often)"
+        once = "each was asked once; --samples asks more often" if report.samples == 1 else "none was judged twice"
         if name == "old":
-            why = "not known (history asked once; --baseline FILE knows, where FILE is the old side's answers anew)"
+            once = "history asked once; --baseline FILE knows, where FILE is the old side's answers anew"
+        why = f"not known ({once})"
         found = why if noise is None else f"{noise.flips:.1f} of {noise.questions:,} questions"
         own.append(f"{name} {found}")
     console.print(
@@ -604,7 +607,8 @@ def _backtest_notes(console: Console, report: Backtest) -> None:
     console.print()
     spent, made = report.spent, report.origins
     total = sum(made.values())
-    calls = "" if spent["made"] is None else f", {spent['made']:,} asked for now and the rest recorded before"
+    known = total - (spent["made"] or 0)
+    calls = "" if spent["made"] is None else f": {spent['made']:,} asked for now, {known:,} known from the recording"
     tokens = _tokens(spent["tokens"])
     console.print(f"{total:,} replies{calls}", markup=False)
     console.print(f"{f'tokens: {tokens}; ' if tokens else ''}{_cost(spent, bool(made['synthetic']))}", markup=False)

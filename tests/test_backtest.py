@@ -784,6 +784,6 @@ def test_says_how_to_go_on_where_the_budget_is_spent(folder, gridgov, monkeypatc
     said = gridgov("backtest", folder.hasty, *options, "--max-calls", 4)
     assert said.code == 3 and f"run again with --record {path}" in said.err
     said = gridgov("backtest", folder.hasty, *options)
-    assert said.code == 0 and "6 replies, 2 asked for now and the rest recorded before" in said.out
+    assert said.code == 0 and "6 replies: 2 asked for now, 4 known from the recording" in said.out
     assert re.search(r"cost of an answer, USD +- +0\.01\n", said.out), "of the old side no cost is known"
     assert "cost: 0.0600 USD, by the prices test" in said.out and "of the new side are synthetic" not in said.out

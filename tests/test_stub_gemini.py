@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from gridgov.decide import outcome_of
 from gridgov.errors import BadInput
@@ -25,7 +26,7 @@ from gridgov.validate import validate
 from sim import policies
 from sim.loading import load as load_scenario
 from sim.runner import Runner, Seat
-from sim.stubs.gemini import FINISH_REASONS, SCENARIOS, Step, Stub, context_of, steps
+from sim.stubs.gemini import FINISH_REASONS, SCENARIOS, Step, Stub, context_of, main, steps
 from sim.world import World
 from tests.plays import SCENARIOS as FOLDER
 from tests.test_prompt import MODEL, PLANNER, SPEAKER, context, grid, of
@@ -303,6 +304,12 @@ def test_survives_many_at_once_and_leaves_no_thread():
             found = list(pool.map(one, range(5, 105)))
         assert stub.count == 105 and set(found) == {200}
     assert set(threading.enumerate()) <= before
+
+
+def test_program_lists_what_a_step_may_be():
+    said = CliRunner().invoke(main, ["--list"])
+    assert said.exit_code == 0 and said.output.splitlines()[3:] == list(SCENARIOS)
+    assert '"retry_after": "5"' in said.output
 
 
 def test_ends_though_connections_are_open():

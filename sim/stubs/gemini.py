@@ -417,9 +417,15 @@ class Stub(Threaded):
 @click.command()
 @click.option("--port", default=8090, show_default=True, help="0 takes a free one.")
 @click.option("--policy", type=click.Choice(POLICIES), default="greedy", show_default=True, help="who answers")
-@click.option("--script", type=click.Path(path_type=Path), help="a JSON list of steps")
-def main(port: int, policy: str, script: Path | None) -> None:
+@click.option("--script", type=click.Path(path_type=Path), help='a JSON list of steps, as ["good", "429", "drip"]')
+@click.option("--list", "listed", is_flag=True, help="print what a step may be, and end")
+def main(port: int, policy: str, script: Path | None, listed: bool) -> None:
     """A stub of Gemini's REST API on loopback, until it is interrupted."""
+    if listed:
+        click.echo("a step is one of these names, or an object such as")
+        click.echo('{"reply": "429", "times": 2, "retry_after": "5"}; keys: ' + ", ".join(Step._fields) + "\n")
+        click.echo("\n".join(SCENARIOS))
+        return
 
     def listening(found: int) -> None:
         url = f"http://127.0.0.1:{found}"
