@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 FOLDER = Path(__file__).parent / "pictures"
 SCENARIO = Path("scenarios/community-week.yaml")
@@ -63,6 +61,7 @@ def production(clock: Clock) -> Iterator[tuple[str, str]]:
     from gridgov.embedded import temporary
     from gridgov.operations import begin, genesis
     from gridgov.postgres import migrate
+    from gridgov.serving import served
 
     with temporary() as postgres:
         migrate(postgres.url, "main")
@@ -71,16 +70,8 @@ def production(clock: Clock) -> Iterator[tuple[str, str]]:
         key = keys.create("mia", ["operate"], clock())
         keys.close()
         app = api.create(postgres.url, "main", "http://127.0.0.1:8501", clock=clock)
-        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, access_log=False, lifespan="on"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            thread.join(0.01)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", key
-        finally:
-            server.should_exit = True
-            thread.join()
+        with served(app) as address:
+            yield address, key
 
 
 def play(url: str, key: str, clock: Clock) -> dict[str, str]:

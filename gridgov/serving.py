@@ -41,3 +41,24 @@ class Server(uvicorn.Server):
 def address(host: str, port: int) -> str:
     """Where a person opens it."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+END_S = 60.0
+"""How long a server in a thread may take to finish what it took on."""
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """An app on a free port of loopback, in a thread; gives its address. With the block it shuts down as it should."""
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, access_log=False, lifespan="on"))
+    thread = threading.Thread(target=server.run, name="the app", daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the app did not start"
+        thread.join(0.01)
+    try:
+        yield address("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(END_S)
+        assert not thread.is_alive(), "the app does not end"

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import click
 import httpx
-import uvicorn
 
 from gridgov import api, n8n, settings
 from gridgov.auth import Keys
@@ -37,6 +36,7 @@ from gridgov.model import Proposal, Seen
 from gridgov.operations import begin, clock, genesis
 from gridgov.postgres import migrate
 from gridgov.propose import Answer
+from gridgov.serving import served
 from gridgov.source import open_source
 from gridgov.tapes import export_cassette
 from gridgov.verify import verify
@@ -88,23 +88,6 @@ class Report(NamedTuple):
     head_digest: str
 
 
-@contextmanager
-def served(url: str) -> Iterator[str]:
-    """The app on loopback, in a thread; gives its address."""
-    app = api.create(url, GRID, "http://grid.example")
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, access_log=False, lifespan="on"))
-    thread = threading.Thread(target=server.run, name="the app", daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the app did not start"
-        thread.join(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(60)
-
-
 def gemini_script(seed: int, requests: int) -> list[Step]:
     """What each request to Gemini gets, drawn from the seed; once it is away for as long as n8n tries."""
     found = [Step(_drawn(GEMINI, seed, n, "gemini") or "good") for n in range(requests)]
@@ -139,7 +122,7 @@ def standing(prefix: Path, place: Path, seed: int = 1, prepare: Prepare | None =
         parts.callback(keys.close)
         gemini = parts.enter_context(GeminiStub(policy="hasty"))
         linear = parts.enter_context(LinearStub(key=KEY, seed=seed))
-        address = parts.enter_context(served(database.url))
+        address = parts.enter_context(served(api.create(database.url, GRID, "http://grid.example")))
         target = n8n.Target(
             address, keys.create("n8n", ["propose"], clock()), secrets.token_urlsafe(16), secrets.token_urlsafe(16),
             "gemini-day", KEY, linear.team, gemini_base_url=gemini.url, linear_url=linear.url,

@@ -3,12 +3,10 @@
 The template has eight actors with a million of two resources each, and a key for each scope; a test clones it.
 """
 
-import threading
 import uuid
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
 
 from gridgov import api
 from gridgov.auth import Keys
@@ -16,6 +14,7 @@ from gridgov.engine import Engine
 from gridgov.journal import Genesis
 from gridgov.model import Actor, Constraints, Limit, Resource
 from gridgov.postgres import PostgresLedger, Writer, migrate
+from gridgov.serving import served
 
 ACTORS = tuple(f"actor-{n}" for n in range(1, 9))
 GENESIS = Genesis(
@@ -92,23 +91,6 @@ def moving(amount=1, giver="actor-1", taker="actor-2", resource="energy", reason
     """A proposal of one transfer."""
     transfer = {"from": giver, "to": taker, "resource": resource, "amount": amount}
     return {"transfers": [transfer], "reasoning": reasoning}
-
-
-@contextmanager
-def served(app):
-    """The app behind a real server on loopback; gives its address. At the end the server shuts down as it should."""
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, access_log=False, lifespan="on"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        thread.join(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(40)
-        assert not thread.is_alive()
 
 
 @contextmanager
