@@ -61,6 +61,30 @@ def test_containers_run_commands_that_there_are(services):
         assert {part for part in command if part.startswith("--")} <= options
 
 
+def test_what_is_set_is_what_the_settings_read(services):
+    read = set(re.findall(r'given\("(\w+)"\)', (ROOT / "gridgov" / "settings.py").read_text()))
+    for name, service in services.items():
+        if "build" in service:
+            assert set(service["environment"]) <= read, name
+
+
+def test_health_is_asked_where_there_is_an_answer(services):
+    asked = {name: " ".join(service["healthcheck"]["test"]) for name, service in services.items()
+             if "healthcheck" in service}  # fmt: skip
+    source = (ROOT / "gridgov" / "api.py").read_text()
+    path = re.search(r"127\.0\.0\.1:8080(/\w+)", asked["app"])[1]
+    assert f'"{path}"' in source
+    for name in ("app", "dashboard", "n8n"):
+        [port] = services[name]["ports"]
+        assert f"http://127.0.0.1:{port.split(':')[-1]}/" in asked[name]
+    assert "wget" not in asked["n8n"] and asked["n8n"].startswith("CMD node "), "what the image has for sure"
+
+
+def test_what_holds_secrets_is_kept_out_of_git():
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {".env", "workflows/"} <= set(ignored)
+
+
 def test_folders_of_the_dockerfile_are_there():
     copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
     for name in " ".join(copied).split():
