@@ -1,7 +1,7 @@
 """The meters of a scenario's homes: what each epoch's flows come to, as readings for `POST /v1/flows`; nothing is sent.
 
 In production meters say what was consumed once it was. So the readings of an epoch hold the consumption of the epoch
-before, and the production and the needs of this one.
+before, and the production and the needs of this one. Nothing spills: a production grid knows no `storage`.
 """
 
 from __future__ import annotations
