@@ -35,6 +35,7 @@ STOPPED = 130
 def main() -> None:
     """Runs one command; every failure is one line on stderr and an exit code."""
     try:
+        _check_arguments(sys.argv[1:])
         gridgov.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
@@ -62,6 +63,13 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a user gets a line, never a traceback
         _say(f"this is a bug in gridgov, please report it: {type(error).__name__}: {error}")
         sys.exit(CRASHED)
+
+
+def _check_arguments(given: list[str]) -> None:
+    """Raises BadInput where an argument is no text: DuckDB takes no other names of files, and JSON holds no other."""
+    for argument in given:
+        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+            raise BadInput(f"the argument {argument!r} is no UTF-8; rename the file, or write the text in UTF-8")
 
 
 def _say(text: str) -> None:

@@ -434,6 +434,8 @@ def _info(path: Path, connection: duckdb.DuckDBPyConnection, run_id: str | None)
         raise BadInput(f"{path}: is a DuckDB file, but no export of gridgov; it has no table runs")
     rows = do(connection, query("runs"))
     keys = [column[0] for column in connection.description or ()]
+    if not {"run_id", "form", "head_digest"} <= set(keys):
+        raise BadInput(f"{path}: is a DuckDB file, but no export of gridgov; its table runs is another")
     found = {str(row[keys.index("run_id")]): dict(zip(keys, row, strict=True)) for row in rows}
     if run_id is None and len(found) > 1:
         listed = ", ".join(list(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")

@@ -45,6 +45,8 @@ class Tape:
     def __init__(self, scenario: Scenario, record: Path | None = None, live: Live | None = None) -> None:
         self.scenario = scenario
         self.live = live
+        if record is not None and not record.name:
+            raise BadInput(f"--record {record}: expected the name of a file")
         if record is not None and any(_same(record, path) for path in scenario.files.values()):
             raise BadInput(f"--record {record}: the scenario reads this file; choose another name")
         self.recorder = None if record is None else Recorder(record, resume=live is not None)

@@ -132,6 +132,17 @@ def test_a_file_of_the_scenario_is_never_recorded_over(gridgov: Run, tmp_path: P
     assert tape.read_bytes() == before and sorted(tmp_path.glob("*.jsonl*")) == [tape]
 
 
+@pytest.mark.parametrize(
+    "words", [("run", SEED, "--set", "\udcff=1"), ("run", SEED, "--out", "o\udcff"), ("replay", "\udcff")]
+)
+def test_an_argument_that_is_no_text_is_refused(gridgov: Run, words: tuple[str, ...]) -> None:
+    assert "is no UTF-8" in one_line(gridgov(*words), 2)
+
+
+def test_a_recording_needs_the_name_of_a_file(gridgov: Run) -> None:
+    assert "expected the name of a file" in one_line(gridgov("run", SEED, "--record", "/"), 2)
+
+
 def test_expectation_with_two_bounds_needs_both(gridgov: Run) -> None:
     both = "expect=[{metric: self_sufficiency, resource: energy, at_least: 0, at_most: 0.1}]"
     assert "at least 0 and at most 0.1" in one_line(gridgov("run", WEEK, "--epochs", 24, "--set", both, "--json"), 1)

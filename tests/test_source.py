@@ -137,6 +137,9 @@ def test_refuses_another_database_and_a_form_it_does_not_know(copy, runs, tmp_pa
     with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
         connection.execute("CREATE TABLE x (y INTEGER)")
     assert "no export of gridgov" in refused(tmp_path / "other.duckdb", runs, BadInput)
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
+        connection.execute("CREATE TABLE runs (id INTEGER); INSERT INTO runs VALUES (1)")
+    assert "no export of gridgov; its table runs is another" in refused(tmp_path / "other.duckdb", runs, BadInput)
     with duckdb.connect(str(copy)) as connection:
         connection.execute("UPDATE runs SET form = 9, version = '9.9'")
     said = refused(copy, runs, BadInput)
