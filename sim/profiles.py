@@ -12,7 +12,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -57,6 +57,13 @@ _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _WHOLE = re.compile(r"[0-9]{1,15}(?:\n[0-9]{1,15})*")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?")
 _DECIMALS_MAX = 400
+
+LINE_MAX = 1 << 23
+"""Most characters of a line: enough for some columns of each of as many actors as there may be. A gzipped file of
+600 KB can hold a line that does not fit in memory."""
+
+_BATCH = 1 << 16
+"""Rows of a Parquet file that are in memory at once, beside those that are wanted."""
 
 
 def ratio(unit: str, into: str) -> Fraction:
@@ -185,7 +192,7 @@ def header(path: Path) -> tuple[str, ...]:
             if file.read(4) == _PARQUET:
                 return tuple(_parquet(path).schema_arrow.names)
             with _text(file) as text:
-                return _csv_header(path, csv.reader(text, skipinitialspace=True))
+                return _csv_header(path, _reader(text))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, error) from None
 
@@ -234,6 +241,17 @@ def _text(file: IO[bytes]) -> io.TextIOWrapper:
     return io.TextIOWrapper(gzip.GzipFile(fileobj=file) if zipped else file, "utf-8-sig", newline="")
 
 
+def _reader(text: io.TextIOWrapper) -> Any:
+    return csv.reader(_lines(text), skipinitialspace=True)
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(LINE_MAX + 1):
+        if len(line) > LINE_MAX:
+            raise csv.Error(f"found a line of more than {LINE_MAX:,} characters")
+        yield line
+
+
 def _csv_header(path: Path, reader: Any) -> tuple[str, ...]:
     names = next(reader, None)
     if not names:
@@ -242,7 +260,7 @@ def _csv_header(path: Path, reader: Any) -> tuple[str, ...]:
 
 
 def _read_csv(path: Path, text: io.TextIOWrapper, columns: Collection[str], epochs: int, first: int) -> Table:
-    reader = csv.reader(text, skipinitialspace=True)
+    reader = _reader(text)
     names = _csv_header(path, reader)
     for column in columns:
         require(path, column, names)
@@ -286,10 +304,25 @@ def _read_parquet(path: Path, columns: Collection[str], epochs: int, first: int)
         require(path, column, list(file.schema_arrow.names))
     _long_enough(path, file.metadata.num_rows, epochs, first)
     try:
-        table = file.read(columns=sorted(columns)).slice(first, epochs)
+        table = _stretch(file, sorted(columns), first, epochs)
     except (pa.ArrowException, OSError):
         raise BadInput(f"{path}: found a damaged or truncated Parquet file; expected a whole one") from None
     return Table(path, {column: _parquet_cells(path, column, table.column(column)) for column in columns}, False, first)
+
+
+def _stretch(file: Any, columns: list[str], first: int, epochs: int) -> Any:
+    """Rows of a Parquet file, without those after them and few of those before them in memory."""
+    import pyarrow as pa
+
+    kept: list[Any] = []
+    at = 0
+    for batch in file.iter_batches(_BATCH, columns=columns):
+        if at >= first + epochs:
+            break
+        if at + batch.num_rows > first:
+            kept.append(batch.slice(max(0, first - at), first + epochs - max(first, at)))
+        at += batch.num_rows
+    return pa.Table.from_batches(kept)
 
 
 def _parquet_cells(path: Path, name: str, values: Any) -> Sequence[str] | Ints:

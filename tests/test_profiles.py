@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from gridgov.amounts import LIMIT, round_half_even
 from gridgov.errors import BadInput
+from sim import profiles
 from sim.profiles import header, ratio, read
 
 DATA = Path(__file__).resolve().parent.parent / "scenarios/data/citylearn_2022_17_homes.csv.gz"
@@ -244,6 +245,24 @@ def test_reads_from_a_row_on_and_names_its_line(csv_file):
     found = read(path, ["a"], 2, 1).column("a")
     message = "data.parquet: column a, epoch 2: found -2; expected a number from 0"
     assert refusal(lambda: found.minor(Fraction(10))) == message
+
+
+@pytest.mark.parametrize("first", range(8))
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_reads_a_stretch_of_a_parquet_file_whatever_its_batches(csv_file, monkeypatch, first, batch):
+    monkeypatch.setattr(profiles, "_BATCH", batch)
+    parquet.write_table(pa.table({"a": range(10)}), csv_file, row_group_size=4)
+    assert read(csv_file, ["a"], 3, first).column("a").minor(Fraction(1)).tolist() == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("rows", ["a,b\n1,{}\n", "{},b\n1,2\n", "a,b\n1,2\n{},2\n"])
+def test_refuses_a_line_that_memory_need_not_hold(csv_file, monkeypatch, rows):
+    monkeypatch.setattr(profiles, "LINE_MAX", 1_000)
+    csv_file.write_bytes(gzip.compress(rows.format("9," * 400).encode()))
+    assert "characters" not in refusal(read, csv_file, ["a"], 2)
+    csv_file.write_bytes(gzip.compress(rows.format("9" * 1_000_000).encode()))
+    message = "data.csv: found a line of more than 1,000 characters; expected CSV or Parquet"
+    assert refusal(read, csv_file, ["a"], 2) == message
 
 
 def test_a_place_has_no_line_where_cells_span_lines(csv_file):
