@@ -28,6 +28,10 @@ class Fixture:
         lines = self.answers.get(context.round.epoch, [])
         return lines[context.round.n - 1] if context.round.n <= len(lines) else NOTHING
 
+    def after(self, epoch: int) -> int:
+        """How many lines are of later epochs than this one."""
+        return sum(len(lines) for own, lines in self.answers.items() if own > epoch)
+
 
 def read(path: Path, resources: Mapping[str, Resource]) -> dict[int, list[Answer]]:
     """The answers of a fixture by epoch, in order.

@@ -20,7 +20,7 @@ import duckdb
 import numpy as np
 
 from gridgov import __version__, export
-from gridgov.cassette import Interaction, other_models
+from gridgov.cassette import Interaction, other_models, read
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Decision, JournalRecord, Settlement, canonical
@@ -198,11 +198,7 @@ def _proposer(speaker: Speaker, scenario: Scenario, world: World, tape: Tape) ->
     if speaker.kind == "policy":
         return tape.recorded(_policy(speaker, scenario, world), speaker)
     if speaker.kind == "fixture":
-        from sim.fixture import Fixture
-
-        assert speaker.path is not None
-        resources = {resource.name: resource for resource in scenario.resources}
-        return tape.recorded(Fixture(speaker.path, resources), speaker)
+        return tape.recorded(tape.fixture(speaker), speaker)
     return tape.replayed(speaker) if speaker.kind == "cassette" else tape.asked(speaker)
 
 
@@ -416,6 +412,7 @@ def _summary(
         settled=Counter(s.decision for s in payloads(result, Settlement)),
         example=_example(result),
         unused=tape.unused(),
+        unplayed=tape.unplayed(result.epochs),
         calls=tape.calls(),
         head=result.head_digest,
         export=str(path),
@@ -449,8 +446,23 @@ def expected(expectation: Expectation, metrics: Mapping[str, Any]) -> tuple[str,
 
 
 def used_of(scenario: Path, cassette: Path) -> list[Interaction]:
-    """The interactions of a cassette that a scenario asks for. Raises CassetteMiss where one is missing."""
-    loaded = load(scenario, proposer=f"cassette:{cassette}")
+    """The interactions of a cassette that a scenario asks for. Raises CassetteMiss where one is missing.
+
+    The proposers that play this file play it. Where none does, those do whose replies it holds, or else all that are
+    active; the others answer as the scenario says.
+    """
+    loaded = load(scenario)
+    if not any(speaker.path is not None and speaker.path.samefile(cassette) for speaker in loaded.speakers):
+        active = [speaker.name for speaker in loaded.speakers if speaker.role != "shadow"]
+        held = {one.round.proposer for one in read(cassette).interactions}
+        playing = [name for name in active if name in held] or active
+        loaded = replace(
+            loaded,
+            speakers=tuple(
+                speaker._replace(kind="cassette", path=cassette) if speaker.name in playing else speaker
+                for speaker in loaded.speakers
+            ),
+        )
     world, tape = World(loaded), Tape(loaded)
     with collector_off():
         Runner(loaded, world, seats(loaded, world, tape)).run()

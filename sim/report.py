@@ -81,6 +81,7 @@ class Summary(NamedTuple):
     settled: Mapping[str, int]
     example: str | None
     unused: int
+    unplayed: int
     calls: Mapping[str, Any] | None
     head: str
     export: str
@@ -238,6 +239,10 @@ def _notes(console: Console, summary: Summary) -> None:
         console.print(where + (about if same or new else ""), markup=False)
     if summary.unused:
         console.print(f"{summary.unused:,} recorded replies were never asked for", markup=False)
+    if summary.unplayed:
+        lines = "line is" if summary.unplayed == 1 else "lines are"
+        text = f"{summary.unplayed:,} {lines} of epochs after {summary.epochs:,}, the last that was played"
+        console.print(f"of the fixture, {text}", markup=False)
     for text, held in summary.expectations:
         console.print(f"{'met   ' if held else 'FAILED'}  {text}", style="" if held else "bold red", markup=False)
     if summary.example is not None:

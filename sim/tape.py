@@ -13,6 +13,7 @@ from gridgov.errors import BadInput, ProposerFailed
 from gridgov.model import Malformed, Unavailable
 from gridgov.prompt import FOLDER, MODEL, load
 from gridgov.propose import Answer, Context, Proposer
+from sim.fixture import Fixture
 from sim.live import Live
 from sim.scenario import Scenario, Speaker
 
@@ -51,6 +52,7 @@ class Tape:
             raise BadInput(f"--record {record}: the scenario reads this file; choose another name")
         self.recorder = None if record is None else Recorder(record, resume=live is not None)
         self.cassettes: dict[Path, Cassette] = {}
+        self.fixtures: dict[Path, Fixture] = {}
         self._used: list[CassetteProposer | Recording] = []
 
     def replayed(self, speaker: Speaker) -> CassetteProposer:
@@ -64,6 +66,13 @@ class Tape:
         made = CassetteProposer(self.cassettes[speaker.path], prompt=prompt, model=speaker.model)
         self._used.append(made)
         return made
+
+    def fixture(self, speaker: Speaker) -> Fixture:
+        """A proposer that plays the fixture of its speaker. Raises BadInput where the file is none."""
+        assert speaker.path is not None
+        if speaker.path not in self.fixtures:
+            self.fixtures[speaker.path] = Fixture(speaker.path, {r.name: r for r in self.scenario.resources})
+        return self.fixtures[speaker.path]
 
     def recorded(self, proposer: Proposer, speaker: Speaker) -> Proposer:
         """The proposer, with every answer recorded as a synthetic reply where a recording is asked for."""
@@ -128,6 +137,10 @@ class Tape:
     def unused(self) -> int:
         """How many recorded replies nobody asked for."""
         return sum(len(cassette.unused()) for cassette in self.cassettes.values())
+
+    def unplayed(self, epochs: int) -> int:
+        """How many lines of fixtures are of later epochs than these."""
+        return sum(fixture.after(epochs) for fixture in self.fixtures.values())
 
     def __enter__(self) -> Tape:
         return self

@@ -139,6 +139,12 @@ def test_an_argument_that_is_no_text_is_refused(gridgov: Run, words: tuple[str, 
     assert "is no UTF-8" in one_line(gridgov(*words), 2)
 
 
+def test_lines_of_a_fixture_that_were_not_played_are_counted(gridgov: Run, tmp_path: Path) -> None:
+    assert "of the fixture" not in gridgov("run", SEED).out
+    said = gridgov("run", SEED, "--epochs", 7, "--set", "expect=[]").out
+    assert "of the fixture, 2 lines are of epochs after 7, the last that was played" in said
+
+
 def test_a_recording_needs_the_name_of_a_file(gridgov: Run) -> None:
     assert "expected the name of a file" in one_line(gridgov("run", SEED, "--record", "/"), 2)
 
@@ -441,6 +447,25 @@ def test_cassette_check_passes_what_the_repository_holds_and_says_it_is_syntheti
     for path, scenario in ((WEEK_TAPE, WEEK), (HOSTILE_TAPE, SCENARIOS / "hostile.yaml")):
         said = gridgov("cassette", "check", path, "--scenario", scenario)
         assert said.code == 0 and "synthetic" in said.out and "no problem found" in said.out
+
+
+@pytest.mark.parametrize(
+    "proposers",
+    [
+        "{name: model, kind: policy, policy: greedy}, {name: other, kind: policy, policy: none}",
+        "{name: model, kind: policy, policy: greedy}, {name: other, kind: policy, policy: random, role: shadow}",
+        "{name: model, kind: cassette, cassette: x.jsonl}, {name: other, kind: policy, policy: none}",
+        "{name: planner, kind: policy, policy: none}",
+    ],
+)
+def test_cassette_check_plays_it_for_those_whose_replies_it_holds(gridgov: Run, tmp_path: Path, proposers: str) -> None:
+    tape, scenario = tmp_path / "x.jsonl", tmp_path / "other.yaml"
+    only = "proposers=[{name: model, kind: policy, policy: random}]"
+    gridgov("run", SEED, "--set", only, "--set", "expect=[]", "--record", tape)
+    assert len(tape.read_text().splitlines()) == 9
+    scenario.write_text(Path(SEED).read_text().partition("proposers:")[0] + f"proposers: [{proposers}]\n")
+    said = gridgov("cassette", "check", tape, "--scenario", scenario)
+    assert said.code == 0 and "never asked" not in said.out, said
 
 
 def test_cassette_check_names_a_tampered_line(gridgov: Run, tmp_path: Path) -> None:
