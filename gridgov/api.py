@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import anyio
@@ -306,9 +307,10 @@ def _cut(text: str, name: str) -> tuple[str, str | None]:
 def _submission(data: bytes) -> Any:
     """The body of a submission; in place of a model's reply stand its bytes, as they came."""
     try:
-        rest, reply = _cut(data.decode(), "model_response")
+        text = data.decode()
     except UnicodeDecodeError:
         return _json(data[:BODY_MAX])
+    rest, reply = _cut(text, "model_response") if '"model_response"' in text else (text, None)
     if len(rest) > BODY_MAX:
         raise Problem(413, f"the body has more than {BODY_MAX} bytes beside model_response")
     value = _json(rest)
@@ -1224,6 +1226,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, desk: Desk) -> None:
         self.app, self.desk = app, desk
+        start = uuid.uuid4().hex[:16]
+        self._ids = (f"{start}{n:08x}" for n in count(1))  # so that no request asks the system for randomness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -1231,7 +1235,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) else next(self._ids)
         scope["gridgov.request_id"] = request_id
         status, begun = 0, time.perf_counter()
 
@@ -1313,7 +1317,9 @@ def create(
 
     app = FastAPI(title="gridgov", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.desk, app.state.prices = desk, prices
-    app.router.routes += [*v1.routes, *health.routes]  # `include_router` would build them anew in the first request
+    busiest = [route for route in v1.routes if isinstance(route, APIRoute) and route.endpoint is post_proposal]
+    # The routes are tried in this order; `include_router` would build them anew in the first request.
+    app.router.routes += [*busiest, *(route for route in v1.routes if route not in busiest), *health.routes]
     app.add_middleware(Gate, desk=desk)
     for kind, handler in ((HTTPException, _on_http), (RequestValidationError, _on_invalid), (GridgovError, _on_ours)):
         app.add_exception_handler(kind, handler)

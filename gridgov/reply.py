@@ -20,6 +20,7 @@ What is well-formed but wrong (an unknown actor, an amount of 0 or too precise) 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -305,14 +306,10 @@ class _Reader:
             self.at = len(self.text)
             raise self._impure(path, "the rest of a number")
         token = match.group()
-        mantissa, _, power = token.lower().partition("e")
-        if not power and "." not in mantissa:
-            return int(mantissa)
-        if not mantissa.strip("-0."):
-            return 0
-        if math.isinf(float(token)):
-            raise _Broken(Fault.NON_FINITE, path, f"{token} is no finite number")
-        return Decimal(f"{mantissa}e{max(int(power), _POWER_MIN)}") if power else Decimal(mantissa)
+        try:
+            return int(token) if token.lstrip("-").isdigit() else _fraction(token)
+        except OverflowError:
+            raise _Broken(Fault.NON_FINITE, path, f"{token} is no finite number") from None
 
     def _no_value(self, path: _Path) -> _Broken:
         """Why no value begins here."""
@@ -328,6 +325,42 @@ class _Reader:
         return self._impure(path, "a value")
 
 
+def _fraction(token: str) -> int | Decimal:
+    """A number with a point or a power, exactly. Raises OverflowError where it is beyond what a double holds."""
+    mantissa, _, power = token.lower().partition("e")
+    if not mantissa.strip("-0."):
+        return 0
+    if math.isinf(float(token)):
+        raise OverflowError(token)
+    return Decimal(f"{mantissa}e{max(int(power), _POWER_MIN)}") if power else Decimal(mantissa)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+_QUICK = json.JSONDecoder(object_pairs_hook=_once, parse_float=_fraction, parse_constant=_refused)
+_LONG = re.compile(rf"[0-9.eE+-]{{{DIGITS_MAX + 1}}}")
+_UNSURE = object()
+
+
+def _quickly(text: str) -> Any:
+    """The value, by the reader in C, where there is nothing that it reads otherwise than ours; else _UNSURE."""
+    if "\\u" in text or text.count("{") + text.count("[") > DEPTH_MAX or _LONG.search(text):
+        return _UNSURE
+    try:
+        return _QUICK.decode(text)
+    except (ValueError, OverflowError):
+        return _UNSURE
+
+
 def _read(text: str) -> Any:
     if len(text) > SIZE_MAX or len(text.encode("utf-8", "surrogatepass")) > SIZE_MAX:
         raise _Broken(Fault.TOO_LARGE, (), f"more than {SIZE_MAX} bytes")
@@ -338,6 +371,9 @@ def _read(text: str) -> Any:
     lone = _SURROGATE.search(text)
     if lone is not None:
         raise _Broken(Fault.BAD_UNICODE, (), f"a lone surrogate (character {lone.start()})")
+    found = _quickly(text)
+    if found is not _UNSURE:
+        return found
     _scan(text)
     return _Reader(text).document()
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridgov import reply
 from gridgov.journal import transfers_text
 from gridgov.model import Code, Constraints, Malformed, Proposal, Resource, Transfer, Unavailable
 from gridgov.propose import Answer
@@ -443,6 +444,37 @@ def test_gives_any_damaged_body_exactly_one_result(scrap, at, cut):
 @given(JSON, st.sampled_from([None, 1]), st.booleans())
 def test_reads_json_as_the_standard_library_does(value, indent, ascii_):
     assert load(json.dumps(value, indent=indent, ensure_ascii=ascii_)) == value
+
+
+NUMBERS = ["0", "-0", "-0.0", "1.50", "1E-2", "-1e+3", "1e400", "0e999", "01", "1.", "-", "NaN", "1e-20000", "9" * 65]
+PIECES = ["[" * 60, "[" * 70 + "]" * 70, '"a": 1, "a": 2, ', "\\u0000", "\\ud800", "\\q", "\0", "\t", ",", "\n", "true"]
+
+
+def read_twice(text, monkeypatch):
+    """What the quick reader makes of a text, as far as it goes, and what the careful one does."""
+    quick = load(text) if reply._quickly(text) is not reply._UNSURE else None
+    with monkeypatch.context() as patch:
+        patch.setattr(reply, "_quickly", lambda _: reply._UNSURE)
+        return repr(load(text) if quick is None else quick), repr(load(text))
+
+
+@pytest.mark.parametrize("scrap", [*NUMBERS, *PIECES])
+def test_the_quick_reader_reads_nothing_otherwise_than_the_careful_one(scrap, monkeypatch):
+    for text in [amount(scrap), *(GOOD[:at] + scrap + GOOD[at:] for at in range(len(GOOD) + 1))]:
+        quick, careful = read_twice(text, monkeypatch)
+        assert quick == careful
+
+
+@given(JSON | TEXT, st.sampled_from([None, 1]), st.integers(0, 40), st.integers(0, 3))
+def test_the_quick_reader_reads_no_json_otherwise(value, indent, at, cut):
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    with pytest.MonkeyPatch.context() as patch:
+        quick, careful = read_twice(text[:at] + text[at + cut :], patch)
+    assert quick == careful
+
+
+def test_the_quick_reader_reads_what_is_good():
+    assert reply._quickly(GOOD) == load(GOOD) and reply._quickly(GOOD.replace("surplus", "\\u00e9")) is reply._UNSURE
 
 
 @pytest.mark.parametrize("text", [GOOD, GOOD.replace("surplus", "\\ud83d\\ude00é"), amount("-12.5e+10")])
