@@ -84,7 +84,7 @@ from gridgov.service import (
     Submission,
 )
 from gridgov.serving import Server
-from gridgov.statement_rows import csv_of
+from gridgov.statement_rows import COLUMNS, csv_of
 from gridgov.summary import HOURS_MAX
 from gridgov.views import (
     PREVIEW,
@@ -817,7 +817,7 @@ def get_summary(_: MayRead, overview: Seen, hours: Hours = 24) -> Response:
     return Answer(overview.summary(hours))
 
 
-_CSV: Json = {"text/csv": {"schema": {"type": "string"}}}
+_CSV: Json = {"text/csv": {"schema": {"type": "string"}, "example": f"{','.join(COLUMNS)}\r\n"}}
 
 
 @v1.get("/actors/{id:path}/statement", **_about(StatementAnswer, 404, other=_CSV))
@@ -1096,8 +1096,13 @@ def post_activation(
 # --- endpoints: health and metrics ------------------------------------------------------------------------------------
 
 health = APIRouter()
-_HEALTHY: Json = {"responses": {405: _documented(405), 500: _documented(500)}, "response_model": None}
-_AILING: Json = {"responses": {**_HEALTHY["responses"], 503: _documented(503)}, "response_model": None}
+
+
+def _healthy(example: Any, *statuses: int, media: str = "application/json") -> Json:
+    """What OpenAPI says of an endpoint that needs no key."""
+    found: dict[int | str, Any] = {200: {"content": {media: {"example": example}}}}
+    found |= {status: _documented(status) for status in sorted((405, 500, *statuses))}
+    return {"responses": found, "response_model": None}
 
 
 def _heights(desk: Desk) -> tuple[int, int]:
@@ -1128,13 +1133,13 @@ async def get_page(request: Request) -> Response:
     )
 
 
-@health.get("/healthz", **_HEALTHY)
+@health.get("/healthz", **_healthy({"status": "ok"}))
 async def get_health() -> Response:
     """The process lives."""
     return Answer({"status": "ok"})
 
 
-@health.get("/readyz", **_AILING)
+@health.get("/readyz", **_healthy({"status": "ready", "seq": 42, "entries": 17}, 503))
 async def get_ready(request: Request) -> Response:
     """The database answers, is migrated and has a genesis; `warnings` say which prompts in force cannot be used."""
     desk = _desk(request)
@@ -1148,7 +1153,7 @@ async def get_ready(request: Request) -> Response:
     return Answer({**ready, "warnings": warnings} if warnings else ready)
 
 
-@health.get("/healthz/loop", **{**_AILING, "responses": {**_AILING["responses"], 422: _documented(422)}})
+@health.get("/healthz/loop", **_healthy({"status": "ok", "age_seconds": 61.2, "last_outcome": 42}, 422, 503))
 async def get_loop(
     request: Request, max_age: Annotated[str, Query(pattern=_DURATION, description="Such as 90s, 20m or 2h")] = "20m"
 ) -> Response:
@@ -1163,7 +1168,11 @@ async def get_loop(
     return Answer({"status": "ok", **told})
 
 
-@health.get("/metrics", response_class=PlainTextResponse, **_HEALTHY)
+@health.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    **_healthy("gridgov_journal_height 42.0\n", media="text/plain"),
+)
 async def get_metrics(request: Request) -> Response:
     """Prometheus metrics; those of the database are as of the last time that it answered."""
     desk = _desk(request)
@@ -1227,7 +1236,7 @@ class Gate:
     def __init__(self, app: ASGIApp, desk: Desk) -> None:
         self.app, self.desk = app, desk
         start = uuid.uuid4().hex[:16]
-        self._ids = (f"{start}{n:08x}" for n in count(1))  # so that no request asks the system for randomness
+        self._ids = (f"{start}{n:016x}" for n in count(1))  # so that no request asks the system for randomness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

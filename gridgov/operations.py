@@ -258,7 +258,8 @@ def check_free(host: str, port: int) -> None:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except OSError as error:
-        raise BadInput(f"{host}:{port}: {error.strerror or error}; choose another with --port or --host") from None
+        said = str(error.strerror or error).partition(" (while ")[0]
+        raise BadInput(f"{host}:{port}: {said}; choose another with --port or --host") from None
 
 
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")

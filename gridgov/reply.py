@@ -342,11 +342,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(constant: str) -> Any:
-    raise ValueError(constant)
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
 
 
-_QUICK = json.JSONDecoder(object_pairs_hook=_once, parse_float=_fraction, parse_constant=_refused)
+_QUICK = json.JSONDecoder(object_pairs_hook=_once, parse_float=_fraction, parse_constant=_no_constant)
 _LONG = re.compile(rf"[0-9.eE+-]{{{DIGITS_MAX + 1}}}")
 _UNSURE = object()
 

@@ -971,6 +971,7 @@ def test_gives_each_request_an_id(calm):
     assert calm.ask("GET", "/healthz", headers={"X-Request-Id": "my.id-1"}).headers["x-request-id"] == "my.id-1"
     made = calm.ask("GET", "/healthz", headers={"X-Request-Id": "no id"}).headers["x-request-id"]
     assert len(made) == 32
+    assert calm.ask("GET", "/healthz").headers["x-request-id"] != made
 
 
 def test_logs_one_line_for_a_request_and_never_a_key_or_a_body(client, caplog):
