@@ -199,14 +199,21 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 @contextmanager
 def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]:
     """Says where the replies are that a run was paid for, where it ends before its time."""
+
+    def again(live: Live) -> str:
+        made = "1 call was" if live.calls == 1 else f"{live.calls} calls were"
+        return f"{made} made; nothing is paid twice: run again with --record {record}"
+
     try:
         yield
     except ProposerFailed as error:
         if live is None:
             raise
-        made = "1 call was" if live.calls == 1 else f"{live.calls} calls were"
-        again = f"{made} made; nothing is paid twice: run again with --record {record}"
-        raise ProposerFailed(f"{error}. {again}") from None
+        raise ProposerFailed(f"{error}. {again(live)}") from None
+    except KeyboardInterrupt:
+        if live is not None:
+            click.echo(f"gridgov: {again(live)}", err=True)
+        raise
 
 
 @gridgov.command()

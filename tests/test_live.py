@@ -137,6 +137,19 @@ def test_run_that_is_killed_goes_on_without_paying_twice(gridgov, environment, t
     assert not part.exists()
 
 
+def test_run_that_is_interrupted_says_how_to_go_on(gridgov, environment, tmp_path):
+    tape = tmp_path / "x.jsonl"
+    with Stub() as stub, gate(stub.url, 3) as gated:
+        environment(gated)
+        process = subprocess.Popen([*GRIDGOV, *LIVE, "--record", str(tape)], stderr=subprocess.PIPE, text=True)
+        assert gated.reached.wait(120), "the fourth question never came"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert said.startswith(f"gridgov: 4 calls were made; nothing is paid twice: run again with --record {tape}\n")
+        environment(stub)
+        assert gridgov(*LIVE, "--record", tape).json["calls"]["known"] == 3
+
+
 def test_budget_stops_the_run_and_says_how_to_go_on(gridgov, environment, tmp_path):
     tape = tmp_path / "x.jsonl"
     with Stub() as stub:
