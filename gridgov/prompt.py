@@ -454,7 +454,11 @@ def _constraints_of(constraints: Constraints, actors: Collection[str]) -> Constr
 
 @lru_cache(maxsize=64)
 def _schema(senders: tuple[str, ...], receivers: tuple[str, ...], resources: tuple[str, ...]) -> Json:
-    """The form of a reply: ids and names as enums, nothing optional and nothing else."""
+    """The form of a reply: ids and names as enums, nothing optional and nothing else.
+
+    No bound for the amount: `exclusiveMinimum` is not among what Gemini supports, and bounds are among what makes a
+    form too complex for it. The prompt says that amounts are positive, and the validator sees to it.
+    """
 
     def one_of(values: tuple[str, ...]) -> Json:
         return {"type": "string", "enum": list(values)} if values else {"type": "string"}
@@ -463,7 +467,7 @@ def _schema(senders: tuple[str, ...], receivers: tuple[str, ...], resources: tup
         "from": one_of(senders),
         "to": one_of(receivers),
         "resource": one_of(resources),
-        "amount": {"type": "number", "exclusiveMinimum": 0},
+        "amount": {"type": "number"},
     }
     transfer = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     whole = {"transfers": {"type": "array", "items": transfer}, "reasoning": {"type": "string"}}
