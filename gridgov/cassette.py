@@ -446,7 +446,7 @@ class Cassette:
             "model": f"the model differs ({near.model_asked} was recorded, {request.model} is asked)",
             "parameters": "the generation parameters differ",
             "constraints": "the constraints differ",
-            "schema": "the schema differs, so the actors or the resources do",
+            "schema": "the form of the reply differs: its actors, its resources, or how it is asked for",
             "world_state": f"the world state differs (first divergent epoch {round_.epoch})",
             "history": "what the last proposals came to differs",
             "asked": "whose turn it is, or whose balances may be moved, differs",
