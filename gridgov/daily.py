@@ -13,12 +13,14 @@ NEED_A_LOOK = (Outcome.UNAVAILABLE, Outcome.HELD, Outcome.MALFORMED, Outcome.REJ
 
 
 def digest_json(
-    day: str, counts: Mapping[str, int], shown: Sequence[Json], waiting: Sequence[int], public_url: str
-) -> Json:
+    day: str, counts: Mapping[str, int], shown: Sequence[Json], waiting: Sequence[int], public_url: str,
+    synthetic: int = 0,
+) -> Json:  # fmt: skip
     """The digest of a day (UTC, such as 2026-11-23), with the issue that it becomes.
 
     `counts` are how many outcomes of each kind there were, `shown` some of them as the API answers them, and `waiting`
-    the numbers of those that were not acknowledged yet: whoever writes the issue acknowledges them.
+    the numbers of those that were not acknowledged yet: whoever writes the issue acknowledges them. `synthetic` is to
+    how many proposals no model ever gave the reply.
     """
     found = {Outcome(name): n for name, n in counts.items() if n}
     look = sum(found.get(outcome, 0) for outcome in NEED_A_LOOK)
@@ -35,14 +37,18 @@ def digest_json(
         "linear": {
             "issue_id": issue_id(f"digest/{day}"),
             "title": f"{day}: {told}, {more}",
-            "description": _description(day, told, found, shown, look),
+            "description": _description(day, told, found, shown, look, synthetic),
             "priority": min((PRIORITY[outcome] for outcome in found), default=4),
         },
     }
 
 
-def _description(day: str, told: str, counts: Mapping[Outcome, int], shown: Sequence[Json], look: int) -> str:
+def _description(
+    day: str, told: str, counts: Mapping[Outcome, int], shown: Sequence[Json], look: int, synthetic: int
+) -> str:
     parts = [f"**{told}** on {day} (UTC)."]
+    if synthetic:
+        parts[0] += f"\nReplies that are synthetic, which no model ever gave: {synthetic}."
     parts.append(table(("outcome", "how many"), [(code(o.value), str(counts[o])) for o in Outcome if o in counts]))
     for title, wanted, total in (
         ("To look at", True, look),

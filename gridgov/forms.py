@@ -280,6 +280,9 @@ class OutcomeAnswer(BaseModel):
     shadow: bool | dict[str, Any] | None = Field(
         None, description="true: it was judged and never applied; an object: what became of the shadow of this round"
     )
+    reply: dict[str, Any] | None = Field(
+        None, description="Whose reply it came of: model, origin (synthetic: no model ever gave it; or recorded)"
+    )
     interaction: dict[str, Any] | None = Field(
         None, description="How a model was asked: prompt, prompt_digest, model_asked, model_answered, usage, latency_ms"
     )

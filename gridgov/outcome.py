@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from gridgov.amounts import plain, plain_decimal, to_json
@@ -25,6 +26,17 @@ Pair = tuple[str, str]
 Resources = Mapping[str, Resource]
 Balances = Mapping[Pair, tuple[int, int]]
 """Before and after, in minor units."""
+
+
+class Reply(NamedTuple):
+    """Whose reply a proposal came of: the model that it names, and whether no model ever gave it (`SYNTHETIC`)."""
+
+    model: str
+    origin: str
+
+
+SYNTHETIC = "synthetic"
+"""The origin of a reply that a policy or a person made."""
 
 PRIORITY = {
     Outcome.UNAVAILABLE: 2,
@@ -70,12 +82,15 @@ def outcome_json(
     balances: Balances,
     resources: Resources,
     public_url: str,
+    held_in: int | None = None,
+    reply: Reply | None = None,
     dry_run: bool = False,
 ) -> Json:
     """An outcome as the API answers it; of a dry run without number, digest and issue.
 
-    `decision` is the held decision where the record settles a hold, else None. `balances` of pairs that are unknown to
-    the grid are left out by whoever calls.
+    `decision` is the held decision where the record settles a hold, else None, and `held_in` its epoch. `reply` says
+    whose reply it came of, where an exchange with a model was kept. `balances` of pairs that are unknown to the grid
+    are left out by whoever calls.
     """
     payload = record.payload
     assert isinstance(payload, Outcomes), "what has no outcome is not told"
@@ -108,6 +123,8 @@ def outcome_json(
             found["fault"] = {"code": about.fault, "detail": about.detail}
         if about.held_until is not None:
             found["held_until"] = about.held_until
+    if reply is not None:
+        found["reply"] = reply._asdict()
     if not isinstance(payload, Decision):
         found |= {"operator": payload.operator, "reason": payload.reason}
     if dry_run:
@@ -115,8 +132,8 @@ def outcome_json(
     found["url"] = _url(payload, public_url)
     found["linear"] = {
         "issue_id": _issue_id(payload, record.seq),
-        "title": _title(record, payload, decision, resources),
-        "description": _description(record, payload, decision, balances, resources, found["url"]),
+        "title": _title(record, payload, decision, held_in, resources),
+        "description": _description(record, payload, decision, held_in, reply, balances, resources, found["url"]),
         "priority": PRIORITY[payload.outcome],
     }
     return found
@@ -155,7 +172,7 @@ _DONE = {
     Outcome.UNAVAILABLE: "No reply",
 }
 
-_SETTLED = {"approve": "approved", "reject": "rejected", "expire": "expired: nobody decided in time"}
+_SETTLED = {"approve": "approved", "reject": "rejected", "expire": "expired"}
 
 _FAULT = {
     Outcome.MALFORMED: "The reply is no proposal, so nothing of it was applied.",
@@ -176,7 +193,9 @@ def _amount(transfer: Transfer, resources: Resources) -> str:
     return f"{text} {resource.unit} {resource.name}"
 
 
-def _title(record: JournalRecord, payload: Outcomes, decision: Decision | None, resources: Resources) -> str:
+def _title(
+    record: JournalRecord, payload: Outcomes, decision: Decision | None, held_in: int | None, resources: Resources
+) -> str:
     """What became of what, in one line of plain text."""
     transfers = transfers_of(payload, decision)
     said = _DONE[payload.outcome]
@@ -191,6 +210,9 @@ def _title(record: JournalRecord, payload: Outcomes, decision: Decision | None, 
     elif isinstance(payload, Decision) and payload.fault:
         said += f": {payload.fault}"
     end = f" (epoch {record.epoch})"
+    if isinstance(payload, Settlement) and held_in is not None:
+        later = f" in {record.epoch}" if record.epoch != held_in else ""
+        end = f" (epoch {held_in}, {_SETTLED[payload.decision]}{later})"
     line = _CONTROL.sub(" ", said)
     return (line if len(line) + len(end) <= TITLE else f"{line[: TITLE - len(end) - 3]}...") + end
 
@@ -221,13 +243,15 @@ def _description(
     record: JournalRecord,
     payload: Outcomes,
     decision: Decision | None,
+    held_in: int | None,
+    reply: Reply | None,
     balances: Balances,
     resources: Resources,
     url: str,
 ) -> str:
     """The Markdown of an issue: what was proposed and why, what was decided and why, and what it changed."""
     about = decision if decision is not None else payload
-    parts = [_summary(record, payload, about)]
+    parts = [_summary(record, payload, about, held_in, reply)]
     transfers = transfers_of(payload, decision)
     if transfers:
         parts += ["### Proposal" if isinstance(about, Decision) else "### Transfers"]
@@ -255,18 +279,30 @@ def _transfers(transfers: Sequence[Transfer], about: Payload, resources: Resourc
     return table(head, [[*row, own] for row, own in zip(rows, asked, strict=True)])
 
 
-def _summary(record: JournalRecord, payload: Outcomes, about: Payload) -> str:
+def _summary(record: JournalRecord, payload: Outcomes, about: Payload, held_in: int | None, reply: Reply | None) -> str:
     who = f", proposed by {code(about.proposer)}" if isinstance(about, Decision) else ""
     at = timestamp(record.at)[:19].replace("T", " ")
     lines = [f"**{_DONE[payload.outcome]}** in epoch {record.epoch}, {at} UTC{who}."]
+    if reply is not None:
+        lines.append(_replied(reply))
     if isinstance(payload, Settlement):
+        when = "" if held_in is None else f" in epoch {held_in}"
         who = f" by {code(payload.operator)}: {code(payload.reason)}" if payload.operator else ""
-        lines.append(f"It was held, and {_SETTLED[payload.decision]}{who}.")
+        late = "" if payload.decision != "expire" else ": nobody decided in time"
+        lines.append(f"It was held{when}, and {_SETTLED[payload.decision]}{late}{who}.")
     elif isinstance(payload, Override | Reversal):
         lines.append(f"By hand, {code(payload.operator)}: {code(payload.reason)}.")
     elif payload.held_until is not None:
         lines.append(f"A person approves or rejects it until the end of epoch {payload.held_until}; then it expires.")
     return "\n".join(lines)
+
+
+def _replied(reply: Reply) -> str:
+    """Whose reply it was, in a sentence."""
+    name = code(reply.model[:TITLE])
+    if reply.origin == SYNTHETIC:
+        return f"The reply is synthetic: {name} made it, and no model ever gave it."
+    return f"The reply is that of the model {name}."
 
 
 def _verdict(payload: Outcomes, about: Payload, resources: Resources) -> str:

@@ -188,16 +188,16 @@ class Overview:
         state, decision = ask(lambda c: standing.stood(c, record.seq - 1)), record.payload
         had = _touched(state, decision, None)
         told = explain.decided(state, record, decision, exchange)
-        last, held = record, None
+        last = record
         settlement = ask(lambda c: stored.settlement_of(c, proposal_id))
         if settlement is not None and isinstance(settlement.payload, Settlement):
-            state, last, held = ask(lambda c: standing.stood(c, settlement.seq - 1)), settlement, decision
+            state, last = ask(lambda c: standing.stood(c, settlement.seq - 1)), settlement
             had = _touched(state, settlement.payload, decision)
             told["settled"] = explain.settled(state, settlement, settlement.payload)
             told["outcome"] = told["settled"]["judged"]["outcome"]
         told["seen"] |= _asked_with(rows)
         balances = {pair: (before, state.balance(*pair)) for pair, before in had.items()}
-        outcome = self.service.outcome(last, held, balances)
+        outcome = self.service.outcome(last, record, balances)
         told |= {"digest": record.digest.hex(), "url": outcome["url"], "reversed": self.reversed(outcome["entries"])}
         return told | {"linear": self._issue(outcome["linear"], last)}
 

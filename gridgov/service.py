@@ -58,15 +58,15 @@ from gridgov.model import (
     Violation,
     uuid5,
 )
-from gridgov.outcome import Outcomes, outcome_json, touched, transfers_of
+from gridgov.outcome import Outcomes, Reply, outcome_json, touched, transfers_of
 from gridgov.postgres import Pool, Reader, Writer
 from gridgov.prompt import Prompt, Request, exact_json, load, render
 from gridgov.propose import Answer, Context
 from gridgov.reader import Ask
 from gridgov.reply import about, answer_of, parse_body, printable
-from gridgov.rows import Pair
+from gridgov.rows import Pair, array
 from gridgov.shown import digest_of, seen_of, state_shown
-from gridgov.state import State, copied
+from gridgov.state import Hold, State, copied
 from gridgov.wire import (
     Json,
     constraints_from_json,
@@ -196,12 +196,16 @@ class Asked(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What became of a command. Without balances it was recorded before; `differs` says that it was other input."""
+    """What became of a command. Without balances it was recorded before; `differs` says that it was other input.
+
+    `held` is the decision that was held, and `held_in` its epoch, where a hold was settled.
+    """
 
     record: JournalRecord
     held: Decision | None = None
     balances: Balances | None = None
     differs: str = ""
+    held_in: int | None = None
 
 
 class _NotHeld(GridgovError):
@@ -242,7 +246,7 @@ def _moved(payload: Outcomes, held: Decision | None) -> dict[Pair, int]:
 
 
 def _watch(
-    engine: Engine, id_: str, pairs: Iterable[Pair], act: Callable[[], object], held: Decision | None = None
+    engine: Engine, id_: str, pairs: Iterable[Pair], act: Callable[[], object], hold: Hold | None = None
 ) -> _Told:
     """Acts under an id, and tells what is recorded under it, with the balances before and after."""
     state = _ready(engine.state)
@@ -259,7 +263,10 @@ def _watch(
     assert recorded is not None, "it was recorded now, or before"
     if state.seq == seq:
         return _Told(recorded)
-    return _Told(recorded, held, {pair: (amount, state.balance(*pair)) for pair, amount in before.items()})
+    balances = {pair: (amount, state.balance(*pair)) for pair, amount in before.items()}
+    return (
+        _Told(recorded, balances=balances) if hold is None else _Told(recorded, hold.decision, balances, "", hold.epoch)
+    )
 
 
 def _differences(recorded: JournalRecord, given: Answer | Malformed | Unavailable) -> list[str]:
@@ -360,6 +367,12 @@ def _handed(request: Request, round_: Round, shown: str) -> _Handed:
     return _Handed(exact_json(request.body).encode(), about)
 
 
+def reply_of(about: Json) -> Reply | None:
+    """Whose reply an exchange that was kept came to; None where nobody replied, or without a name."""
+    model = about.get("model_answered")
+    return None if not model else Reply(model, str(about.get("origin")))
+
+
 def _round_asked(about: Json, proposal_id: str) -> Json:
     """The round that a request was rendered for: a shadow asked with the same prompt and model has the same request."""
     round_ = Round(**about["round"])
@@ -414,8 +427,8 @@ class Service:
             self._resources = self._look(lambda state: dict(state.resources))
         return self._resources
 
-    def _answer(self, told: _Told, differs: Sequence[str] = ()) -> Json:
-        """The outcome that a command came to. Raises Recorded where it was other input."""
+    def _answer(self, told: _Told, differs: Sequence[str] = (), reply: Reply | None = None) -> Json:
+        """The outcome that a command came to, of this reply. Raises Recorded where it was other input."""
         payload = told.record.payload
         if told.differs:
             raise Recorded(told.differs, self._recorded(told.record), differs)
@@ -423,21 +436,40 @@ class Service:
             return self._recorded(told.record)
         assert isinstance(payload, Outcomes), "asked for only where there is an outcome"
         self._on_outcome(payload.outcome)
-        return self._told(told.record, told.held, told.balances)
+        return self._told(told.record, told.held, told.balances, told.held_in, reply)
 
-    def _told(self, record: JournalRecord, held: Decision | None, balances: Balances, dry_run: bool = False) -> Json:
+    def _told(
+        self, record: JournalRecord, held: Decision | None, balances: Balances, held_in: int | None = None,
+        reply: Reply | None = None, dry_run: bool = False,
+    ) -> Json:  # fmt: skip
         return outcome_json(
             record,
             decision=held,
             balances=balances,
             resources=self.resources,
             public_url=self._public_url,
+            held_in=held_in,
+            reply=reply,
             dry_run=dry_run,
         )
 
-    def outcome(self, record: JournalRecord, held: Decision | None, balances: Balances) -> Json:
-        """An outcome as the API answers it, with the balances (minor units) that somebody looked up."""
-        return self._told(record, held, balances)
+    def outcome(self, record: JournalRecord, decided: JournalRecord, balances: Balances) -> Json:
+        """An outcome as the API answers it, with the balances (minor units) that somebody looked up.
+
+        `decided` is the record of the proposal, which is the same one where no hold was settled.
+        """
+        decision = decided.payload
+        assert isinstance(decision, Decision), "what a person does by hand has no story"
+        reply = self._replies([decision.proposal_id]).get(decision.proposal_id)
+        if decided is record:
+            return self._told(record, None, balances, reply=reply)
+        return self._told(record, decision, balances, decided.epoch, reply)
+
+    def _replies(self, ids: Sequence[str]) -> dict[str, Reply]:
+        """Whose replies these proposals came of, where that was kept."""
+        rows = self.reader.rows("replies_of", ids=array(ids)) if ids else []
+        found = {row["proposal_id"]: reply_of(json.loads(row["about"])) for row in rows}
+        return {id_: reply for id_, reply in found.items() if reply is not None}
 
     def _recorded(self, record: JournalRecord) -> Json:
         """A record as it was answered first."""
@@ -450,21 +482,23 @@ class Service:
         ask = self.reader.pool.ask
         ids = [record.payload.proposal_id for record in records if isinstance(record.payload, Settlement)]
         found = ask(lambda c: stored.decided(c, ids, len(ids))) if ids else []
-        held = {d.payload.proposal_id: d.payload for d in found if isinstance(d.payload, Decision)}
+        held = {d.payload.proposal_id: (d.payload, d.epoch) for d in found if isinstance(d.payload, Decision)}
+        of = [r.payload.proposal_id if isinstance(r.payload, Decision | Settlement) else "" for r in records]
+        replies = self._replies([id_ for id_ in of if id_])
         deciding = [
-            held.get(record.payload.proposal_id) if isinstance(record.payload, Settlement) else None
-            for record in records
+            held.get(id_, (None, None)) if isinstance(record.payload, Settlement) else (None, None)
+            for id_, record in zip(of, records, strict=True)
         ]
-        named = [touched(record.payload, own) for record, own in zip(records, deciding, strict=True)]
+        named = [touched(record.payload, own) for record, (own, _) in zip(records, deciding, strict=True)]
         pairs = self._look(lambda state: [_known_pairs(state, own) for own in named])
         asked = [(record.seq, own) for record, own in zip(records, pairs, strict=True)]
         afters = ask(lambda c: standing.balances_after(c, asked))
         told = []
-        for record, own, shown, after in zip(records, deciding, pairs, afters, strict=True):
+        for id_, record, (own, held_in), shown, after in zip(of, records, deciding, pairs, afters, strict=True):
             assert isinstance(record.payload, Outcomes), "the caller gives outcomes"
             by = _moved(record.payload, own)
             balances = {pair: (after.get(pair, 0) - by.get(pair, 0), after.get(pair, 0)) for pair in shown}
-            told.append(self._told(record, own, balances))
+            told.append(self._told(record, own, balances, held_in, replies.get(id_)))
         return told
 
     def _would(self, state: State, kind: str, payload: Outcomes, held: Decision | None = None) -> _Told:
@@ -477,7 +511,7 @@ class Service:
 
     def _dry(self, question: Callable[[State], _Told]) -> Json:
         told = self._look(question)
-        return self._told(told.record, told.held, told.balances or {}, True)
+        return self._told(told.record, told.held, told.balances or {}, dry_run=True)
 
     def now(self) -> int:
         """Microseconds since 1970, by the clock that records are stamped by."""
@@ -519,10 +553,12 @@ class Service:
         try:
             if dry_run:
                 return self._would_be(id_, proposal, given)
-            told = self._run(command, id_, self._interaction(submission, at))
+            kept = self._interaction(submission, at)
+            told = self._run(command, id_, kept)
         except _OfShadow as of:
             return self._propose_aside(of.round, submission, given, at, dry_run)
-        return self._answer(told, _differences(told.record, given) if told.differs else ())
+        reply = None if kept is None else reply_of(json.loads(kept.about))
+        return self._answer(told, _differences(told.record, given) if told.differs else (), reply)
 
     def _would_be(
         self, id_: str, proposal: Callable[[State], Proposal | Decision], given: Answer | Malformed | Unavailable
@@ -853,10 +889,9 @@ class Service:
             hold = _ready(engine.state).holds.get(proposal_id)
             if hold is None and engine.ledger.answered(by_request(once.request)) is None:
                 raise _NotHeld
-            held = None if hold is None else hold.decision
-            pairs = () if held is None else touched(held)
+            pairs = () if hold is None else touched(hold.decision)
             act = partial(engine.settle, proposal_id, decision, at, operator, asked.reason, once=once)
-            return _watch(engine, by_request(once.request), pairs, act, held)
+            return _watch(engine, by_request(once.request), pairs, act, hold)
 
         def judge(state: State) -> _Told:
             if proposal_id not in state.holds:
@@ -865,7 +900,10 @@ class Service:
             return self._would(state, "settlement", settled(state, proposal_id, decision, operator, asked.reason), held)
 
         try:
-            return self._dry(judge) if asked.dry_run else self._answer(self._run(command))
+            if asked.dry_run:
+                return self._dry(judge)
+            told = self._run(command)
+            return self._answer(told, reply=self._replies([proposal_id]).get(proposal_id))
         except _NotHeld:
             found = self.proposal(proposal_id)
         raise Recorded(f"proposal {proposal_id} is not held: it was {found['outcome']}", found)
@@ -1241,17 +1279,19 @@ class Service:
         """
         ends = _day(day)
 
-        def question(ask: Ask) -> tuple[Json, list[Json], list[Json]]:
+        def question(ask: Ask) -> tuple[Json, int, list[Json], list[Json]]:
             low, high = (ask("record_before", at=end)[0]["seq"] for end in ends)
             counts = {row["outcome"]: row["count"] for row in ask("outcomes_counted", low=low, high=high)}
             waiting = ask("outbox_between", low=low, high=high, limit=DIGESTED)
-            return counts, ask("outcomes_between", low=low, high=high, limit=daily.MOST), waiting
+            synthetic = ask("synthetic_between", low=low, high=high)[0]["count"]
+            return counts, synthetic, ask("outcomes_between", low=low, high=high, limit=daily.MOST), waiting
 
-        counts, rows, waiting = self.reader.at_one_moment(question)
+        counts, synthetic, rows, waiting = self.reader.at_one_moment(question)
         if not counts:
             raise NotThere(f"nothing was decided on {day}")
         shown = self._later([decode(row["body"], row["digest"]) for row in rows])
-        return daily.digest_json(day, counts, shown, [row["seq"] for row in waiting], self._public_url)
+        seqs = [row["seq"] for row in waiting]
+        return daily.digest_json(day, counts, shown, seqs, self._public_url, synthetic)
 
     def acknowledge(self, seq: int, reference: str) -> Json:
         """Notes that an outcome was handed on, as what; the second time changes nothing. Raises NotThere."""

@@ -1,8 +1,11 @@
 """The digest of a day: what it counts, what it shows, and what waits with it."""
 
+import json
+
 import pytest
 
 from gridgov.daily import digest_json
+from sim.stubs.replies import MODEL, body, said
 from tests import apps
 
 pytest_plugins = ["tests.databases"]
@@ -112,3 +115,24 @@ def test_one_outcome_is_told_in_the_singular():
     assert digest_json("2026-11-24", {"noop": 1}, [], [], "http://x")["linear"]["title"] == (
         "2026-11-24: 1 outcome, none needs a look"
     )
+
+
+def test_synthetic_reply_is_called_so_wherever_its_outcome_is_told(client):
+    context = client.get("/v1/context")
+    told = client.post("/v1/proposals", {"proposal_id": context["proposal_id"], "request_key": context["request_key"],
+                                         "model_response": json.loads(body(said("45")))})  # fmt: skip
+    assert (told["outcome"], told["reply"]) == ("held", {"model": MODEL, "origin": "synthetic"})
+    assert f"The reply is synthetic: `{MODEL}` made it" in told["linear"]["description"]
+    [waits] = client.get("/v1/outbox")["items"]
+    assert (waits["reply"], waits["linear"]) == (told["reply"], told["linear"])
+    path = f"/v1/proposals/{told['proposal_id']}"
+    client.propose(1)
+    settled = client.act(f"{path}/approve", {}).json()
+    assert settled["reply"] == told["reply"]
+    assert settled["linear"] == client.get(path)["linear"] == client.get("/v1/outbox")["items"][-1]["linear"]
+    assert settled["linear"]["title"].endswith("(epoch 1, approved)")
+    assert "The reply is synthetic" in settled["linear"]["description"]
+    by_hand = client.get("/v1/outbox")["items"][1]
+    assert "reply" not in by_hand and "synthetic" not in by_hand["linear"]["description"]
+    [digest] = client.get("/v1/digests")["items"]
+    assert "Replies that are synthetic, which no model ever gave: 1." in digest["linear"]["description"]

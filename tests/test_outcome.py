@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gridgov import outcome
 from gridgov.journal import Decision
-from gridgov.model import Code, Outcome
+from gridgov.model import Code, Limit, Outcome
 from gridgov.outcome import code, fenced, outcome_json, touched
 from gridgov.replay import fold
 from gridgov.state import State
@@ -26,17 +26,18 @@ def told(world):
     held: dict[str, Any] = {}
     for record in world.ledger.records():
         payload: Any = record.payload
-        own = held.get(getattr(payload, "proposal_id", None)) if record.kind == "settlement" else None
+        of = getattr(payload, "proposal_id", None)
+        own, held_in = held.get(of, (None, None)) if record.kind == "settlement" else (None, None)
         pairs = [(a, r) for a, r in touched(payload, own) if a in state.actors and r in state.resources]
         before = {pair: state.balance(*pair) for pair in pairs}
         fold(state, record)
         if isinstance(payload, outcome.Outcomes):
             balances = {pair: (before[pair], state.balance(*pair)) for pair in pairs}
             found[record.seq] = outcome_json(
-                record, decision=own, balances=balances, resources=state.resources, public_url=URL
+                record, decision=own, balances=balances, resources=state.resources, public_url=URL, held_in=held_in
             )
             if isinstance(payload, Decision):
-                held[payload.proposal_id] = payload
+                held[payload.proposal_id] = payload, record.epoch
     return found
 
 
@@ -79,6 +80,45 @@ def test_hold_and_its_settlement_are_one_issue(everything):
             by_proposal.setdefault(one["proposal_id"], set()).add(one["linear"]["issue_id"])
     assert all(len(ids) == 1 for ids in by_proposal.values())
     assert len(set.union(*by_proposal.values())) == len(by_proposal)
+
+
+def of_reply(model, epoch, decision):
+    """The issue of a proposal of this model that was held in epoch 1 and settled in another."""
+    world = worlds.seed_world(hold_above=Limit({"energy": 1}, {}))
+    held = world.propose(("actor-1", "actor-2", "energy", 5))
+    while world.state.epoch < epoch:
+        world.engine.close(world.state.at)
+    world.engine.settle(held.proposal_id, decision, world.state.at, "mia", "because")
+    record = list(world.ledger.records())[-1]
+    reply = outcome.Reply(model, "synthetic" if model.startswith("synthetic/") else "recorded")
+    return outcome_json(
+        record, decision=held, balances={}, resources=world.state.resources, public_url=URL, held_in=1, reply=reply
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "decision", "title", "words"),
+    [
+        (1, "approve", "(epoch 1, approved)", "It was held in epoch 1, and approved by `mia`: `because`."),
+        (3, "reject", "(epoch 1, rejected in 3)", "It was held in epoch 1, and rejected by `mia`: `because`."),
+    ],
+)
+def test_issue_of_a_hold_says_of_which_epoch_it_is_and_when_it_ended(epoch, decision, title, words):
+    issue = of_reply("gemini-x", epoch, decision)["linear"]
+    assert issue["title"].endswith(f": actor-1 to actor-2, 5 kWh energy {title}")
+    assert words in issue["description"]
+
+
+def test_issue_says_whose_the_reply_was_and_calls_a_synthetic_one_synthetic():
+    told = of_reply("synthetic/hasty", 1, "approve")
+    assert told["reply"] == {"model": "synthetic/hasty", "origin": "synthetic"}
+    assert (
+        "The reply is synthetic: `synthetic/hasty` made it, and no model ever gave it." in told["linear"]["description"]
+    )
+    told = of_reply("gemini`\n# x" + "y" * 500, 1, "approve")
+    assert "The reply is that of the model ``gemini` # x" in told["linear"]["description"]
+    assert "synthetic" not in told["linear"]["description"]
+    assert all(len(line) < 300 for line in told["linear"]["description"].splitlines())
 
 
 def test_dry_run_has_neither_number_nor_issue():

@@ -405,6 +405,10 @@ SELECT seq FROM outbox WHERE seq > %(low)s AND seq <= %(high)s ORDER BY seq LIMI
 -- name: outcomes_counted
 SELECT outcome, count(*) FROM journal WHERE seq > %(low)s AND seq <= %(high)s AND outcome IS NOT NULL GROUP BY outcome
 
+-- name: synthetic_between
+SELECT count(DISTINCT j.proposal_id) FROM journal AS j JOIN interactions AS i ON i.proposal_id = j.proposal_id
+WHERE j.seq > %(low)s AND j.seq <= %(high)s AND j.outcome IS NOT NULL AND i.about LIKE '%%"origin":"synthetic"%%'
+
 -- name: outcomes_between
 -- Those that need a person come first.
 SELECT body, digest FROM journal WHERE seq > %(low)s AND seq <= %(high)s AND outcome IS NOT NULL
@@ -645,6 +649,11 @@ FROM interactions AS i
 LEFT JOIN journal AS j ON j.kind = 'proposal' AND j.proposal_id = i.proposal_id
 LEFT JOIN shadows AS s ON s.proposal_id = i.proposal_id
 WHERE i.proposal_id = %(proposal_id)s::uuid ORDER BY i.id DESC LIMIT 1
+
+-- name: replies_of
+-- What there is to say about the last exchange for each of these proposals.
+SELECT DISTINCT ON (proposal_id) proposal_id::text, about
+FROM interactions WHERE proposal_id = ANY (%(ids)s::uuid[]) ORDER BY proposal_id, id DESC
 
 -- name: kept_shadows
 SELECT
