@@ -28,17 +28,20 @@ _README = """\
 
 Made by gridgov {version}; {epochs:,} epochs, head digest `{head}`.
 
-Make it again, with Python 3.11 or later and the source of gridgov {version} in a folder `gridgov`:
+Make it again, with Python 3.11 or later: unpack this file, put the source of gridgov {version} beside it into a folder
+`gridgov`, and there
 
-    python -m pip install --require-hashes -r requirements.lock
-    python -m pip install --no-deps ./gridgov
-    gridgov reproduce {name}
+    python3 -m venv venv
+    venv/bin/python -m pip install --require-hashes -r requirements.lock
+    venv/bin/python -m pip install --no-deps --editable ./gridgov
+    venv/bin/gridgov reproduce {export}
 
-The last one says `same head digest` where every record came out as it was. Models are not asked again.
+The last one says `same head digest` where every record came out as it was. Models are not asked again. `gridgov
+reproduce` takes this .zip as it is, too, and then checks each file by its digest first.
 
 {command}
 
-- `{export}`: the run itself, a DuckDB file; `gridgov verify {export}` checks it, any DuckDB reads it.
+- `{export}`: the run itself, a DuckDB file; `venv/bin/gridgov verify {export}` checks it, any DuckDB reads it.
 - `scenario/`: the scenario, and each file that it names: data, cassettes.{replies}
 - `{manifest}`: sha256 of each file.
 
@@ -80,7 +83,6 @@ def bundle(source: Source, found: Reproduced, out: Path) -> list[str]:
         version=source.info["version"],
         epochs=found.epochs,
         head=found.recorded,
-        name=out.name,
         command=_said(found, overrides),
         export=EXPORT,
         replies=f"\n- `{REPLIES}`: what the models said, as a cassette." if lines else "",

@@ -57,7 +57,11 @@ def test_bundle_alone_is_enough(gridgov, bundled, tmp_path, monkeypatch, name):
     assert manifest["head_digest"] == run["head_digest"]
     assert held[f"scenario/{name}.yaml"] == (SCENARIOS / f"{name}.yaml").read_bytes()
     assert held["requirements.lock"] == (ROOT / "requirements.lock").read_bytes()
-    assert f"gridgov reproduce {out.name}".encode() in held["README.md"]
+    how = held["README.md"].decode()
+    assert "--editable ./gridgov\n" in how, "what is installed without its folder lacks the prompts"
+    assert "gridgov reproduce run.duckdb\n" in how
+    (tmp_path / "elsewhere" / "run.duckdb").write_bytes(held["run.duckdb"])
+    assert gridgov("reproduce", "run.duckdb", "--json").json["found"] == run["head_digest"]
     for each, content in held.items():
         assert str(tmp_path).encode() not in content and str(ROOT).encode() not in content, each
 
