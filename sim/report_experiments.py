@@ -18,6 +18,9 @@ from sim.sweep import Swept
 if TYPE_CHECKING:
     from sim.reproduce import Reproduced
 
+TEXTS = ("metric", "side", "result", "note")
+"""The columns of a comparison that hold words; the others hold figures."""
+
 _FAILED_SHOWN = 8
 _DIFFERENCES_SHOWN = 12
 
@@ -136,10 +139,15 @@ def compared_notes(found: Comparison) -> list[str]:
         notes.append("There is one side, and nothing to compare it with: these are its means.")
     notes.append(
         f"n counts scenarios x seeds (and stretches of data); below {PAIRS_MIN} there is no interval. Intervals: BCa "
-        "bootstrap over n. p: paired permutation test, corrected by Holm over all tests. Decisive: the interval leaves "
-        f"out 0, and p is below {1 - LEVEL:.2f}. Could have shown: the difference that so many would have found with "
-        "a chance of 80 %."
+        "bootstrap over n, wider where n is small. p: paired permutation test, corrected by Holm over all tests. "
+        f"Decisive: the interval leaves out 0, and p is below {1 - LEVEL:.2f}. Could have shown: the difference that "
+        "would have been decisive with a chance of 80 %, beside the other tests that are not."
     )
+    if any(side.accepted is not None for side in found.sides):
+        notes.append(
+            "Wilson's interval of what was accepted takes decisions for independent of each other; those of one run "
+            "are not, so it may be too narrow. The metric acceptance_rate counts scenarios x seeds."
+        )
     if any(row.pairs > row.n > 1 for row in found.rows):
         notes.append(
             "Pairs of one scenario and seed under several settings are averaged first: they share their draws."
@@ -184,7 +192,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
         table = Table(box=None, pad_edge=False)
         for name in head:
             free = name in ("metric", "side")
-            table.add_column(name, justify="left" if name in _TEXTS else "right", no_wrap=not free, overflow="fold")
+            table.add_column(name, justify="left" if name in TEXTS else "right", no_wrap=not free, overflow="fold")
         for row in rows:
             style = "bold" if any(cell in (HIGHER, LOWER) for cell in row) else ""
             table.add_row(*(Text(cell) for cell in row), style=style)
@@ -204,14 +212,11 @@ def show_comparison(console: Console, found: Comparison) -> None:
         console.print(note, style="dim", markup=False)
 
 
-_TEXTS = ("metric", "side", "result", "note")
-
-
 def markdown(found: Comparison) -> str:
     """The same as Markdown."""
     parts = ["## Comparison", ""]
     for head, rows in (sides_table(found), compared_table(found)):
-        parts += [_line(head), _line(["---" if name in _TEXTS else "---:" for name in head]), *map(_line, rows), ""]
+        parts += [_line(head), _line(["---" if name in TEXTS else "---:" for name in head]), *map(_line, rows), ""]
     survivals = survival_rows(found)
     if survivals:
         head = ["side", "runs", "survival"]

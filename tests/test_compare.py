@@ -10,7 +10,8 @@ import pytest
 from gridgov.errors import BadInput
 from sim.compare import AS_WRITTEN, HIGHER, LOWER, NOT_DECISIVE, Read, Run, compare, read, rule
 from sim.compare_page import page
-from sim.inference import alike, detectable, holm, sign_flip, survival
+from sim.inference import alike, detectable, holm, sign_flip, spread, survival
+from sim.paired import bootstrap
 from sim.report_experiments import markdown
 from tests.commands import one_line
 from tests.plays import SCENARIOS
@@ -68,16 +69,36 @@ def test_sign_flip_is_exact_for_few_pairs():
 
 
 def test_detectable_by_hand():
-    # s = sqrt(3.5), n = 6: (t_5(0.975) + t_5(0.8)) s / sqrt(6) = (2.5706 + 0.9195) x 0.7638
-    assert detectable([1, 2, 3, 4, 5, 6]) == pytest.approx((2.57058 + 0.91954) * (3.5 / 6) ** 0.5, rel=1e-4)
-    assert detectable([1, 2, 3]) is None
-    assert detectable([2.0] * 8) is None
+    # n = 20: (t_19(0.975) + t_19(0.8)) / sqrt(20) = (2.0930 + 0.8610) / 4.4721, and with 0.05 / 5, t_19(0.995) = 2.8609
+    assert detectable(3, 20) == pytest.approx(3 * (2.09302 + 0.86095) / 20**0.5, rel=1e-4)
+    assert detectable(3, 20, tests=5) == pytest.approx(3 * (2.86093 + 0.86095) / 20**0.5, rel=1e-4)
+    assert spread([1, 2, 3, 4, 5, 6]) == pytest.approx(3.5**0.5)
+
+
+def test_detectable_of_few_pairs_is_what_all_of_them_going_one_way_needs():
+    # Only all six of one sign are below 0.05: F(d)^6 = 0.8 has d = 1.794, where F is the normal distribution.
+    assert detectable(1, 6) == pytest.approx(1.794, abs=0.03)
+    assert detectable(1, 6, tests=2) is None, "2 / 2^6 x 2 is above 0.05"
+    assert [detectable(1, n, tests=12) is None for n in (8, 9)] == [True, False]
+    assert detectable(1, 30, tests=251) is None, "of 10,000 swaps, 2 are the least that can be"
+
+
+def test_detectable_shows_in_four_of_five_samples():
+    drawn = np.random.default_rng(1).normal(detectable(1, 8), 1, (300, 8))
+    assert sum(sign_flip(list(sample)) < 0.05 for sample in drawn) / 300 == pytest.approx(0.8, abs=0.04)
+
+
+def test_interval_of_six_has_the_mean_about_as_often_as_it_says():
+    """The plain BCa interval, which is not widened, has it in 83 of 100."""
+    drawn = np.random.default_rng(1).normal(0, 1, (150, 6))
+    found = [bootstrap(list(sample)) for sample in drawn]
+    assert sum(one.spans_zero for one in found) / 150 >= 0.9
 
 
 def test_survival_by_hand():
     # two of four end at 2; one of the two left at 5; the last is still there at 12
     found = survival([2, 2, 12, 5], [True, True, False, True])
-    assert (found.epochs, found.shares, found.runs, found.collapsed) == ((2, 5), (0.5, 0.25), 4, 3)
+    assert (found.epochs, found.shares, found.runs, found.collapsed, found.until) == ((2, 5), (0.5, 0.25), 4, 3, 12)
     assert survival([12, 12], [False, False]).shares == ()
 
 
@@ -234,6 +255,9 @@ def test_holm_takes_back_what_one_of_many_metrics_shows():
     row = found["efficiency"]
     assert not row.interval.spans_zero and row.p == 2 / 64 and row.corrected == 4 * 2 / 64
     assert row.result == NOT_DECISIVE and "not after the correction for 4 tests" in row.note
+    assert row.smallest is None and row.note.endswith(
+        "6 pairs can show nothing among 4 tests: more seeds, or fewer metrics"
+    )
     [alone] = compare(Read(runs_of + other, 0), metrics=["efficiency"]).rows
     assert alone.result == HIGHER
 
@@ -376,7 +400,7 @@ def test_runs_of_the_store_and_of_files_are_named_alike(gridgov, drought):
     ids = [one["run_id"] for one in gridgov("runs", "--json").json]
     said = gridgov("compare", *ids, "--json").json
     assert said["by"] == "proposers" and {row["n"] for row in said["metrics"]} == {1}
-    assert "1 pairs: an interval needs 6" in {row["note"] for row in said["metrics"]}
+    assert "1 pair: an interval needs 6" in {row["note"] for row in said["metrics"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert len(read([str(drought)], drought.parent).runs) == 16
