@@ -26,6 +26,9 @@ SEED = 1
 
 ACTORS_MAX, EPOCHS_MAX = 100_000, 10_000_000
 
+BALANCES_MAX = 100_000_000
+"""Most balances (epochs x actors x resources) of a run: a machine of 16 GB holds the journal of not many more."""
+
 Policy = Literal["none", "random", "greedy", "take", "take_max", "sustainable", "optimal", "hasty"]
 POLICIES: tuple[str, ...] = Policy.__args__  # type: ignore[attr-defined]
 COMMONS_POLICIES = ("take", "take_max", "sustainable")

@@ -30,6 +30,7 @@ from gridgov.wire import (
 from sim import strict_yaml
 from sim.form import (
     ACTORS_MAX,
+    BALANCES_MAX,
     COMMONS_POLICIES,
     EPOCHS_MAX,
     METRICS,
@@ -207,6 +208,7 @@ class _Expansion:
         start = self.start()
         self.name_resources()
         self.register()
+        self.fits()
         opening, storage = self.balances()
         constraints = self.constraints()
         self.unique("flows", [each.name for each in form.flows], "name")
@@ -369,6 +371,16 @@ class _Expansion:
                 self.templates.append(each.id)
         if len(self.members) > ACTORS_MAX:
             raise self.document.bad(("actors",), f"found {len(self.members):,} actors; expected at most {ACTORS_MAX:,}")
+
+    def fits(self) -> None:
+        """A run is in memory until it is exported: what no machine holds is refused before it fills one."""
+        balances = self.epochs * len(self.members) * len(self.resources)
+        if balances > BALANCES_MAX:
+            text = (
+                f"found {self.epochs:,} epochs of {len(self.members):,} actors with {len(self.resources):,} resources: "
+                f"{balances:,} balances; expected at most {BALANCES_MAX:,}"
+            )
+            raise self.document.bad(("epochs",), text)
 
     def _member(self, actor: str, form: ActorForm, n: int | None, path: YamlPath) -> None:
         if actor in (BOUNDARY, SELF):

@@ -712,6 +712,18 @@ def test_refuses_more_actors_than_there_may_be(folder):
     assert refusal(folder, BASE, many) == f"--set {many}: actors: found 120,000 actors; expected at most 100,000"
 
 
+def test_refuses_more_than_memory_holds(folder):
+    found = "found 10,000,000 epochs of 3 actors with 2 resources: 60,000,000 balances; expected at most 59,999,999"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sim.loading.BALANCES_MAX", 59_999_999)
+        assert refusal(folder, BASE, epochs=10_000_000) == f"--epochs 10000000: epochs: {found}"
+        patched.setattr("sim.loading.BALANCES_MAX", 60_000_000)
+        assert loaded(folder, BASE, epochs=10_000_000).epochs == 10_000_000
+    many = "actors=[{id: 'a-{n}', count: 100000}]"
+    flat = BASE.partition("flows:")[0] + "proposers: [{kind: policy, policy: none}]\n"
+    assert "501 epochs of 100,000 actors" in refusal(folder, flat, many, epochs=501)
+
+
 def test_refuses_an_id_that_grows_too_long(folder):
     long = "h" * 60
     override = f"actors=[{{id: '{long}{{n}}', count: 10000}}]"
