@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -402,13 +403,13 @@ def _sizes(world: WorldState) -> dict[str, int]:
     return found
 
 
-def _fitted(view: _View, sizes: Mapping[str, int], room: int) -> _View:
-    """The actors that fit into so many characters: the largest surpluses and needs come first.
+def _fitted(view: _View, you: str | None, sizes: Mapping[str, int], room: int) -> _View:
+    """The actors that fit into so many characters: whom it speaks for, then the largest surpluses and needs.
 
     A surplus is what an actor holds beyond its need and what it must keep; the ranks of all resources take turns.
     """
     kept: set[str] = set()
-    for actor in _by_interest(view.world):
+    for actor in chain([] if you is None else [you], _by_interest(view.world)):
         if actor not in kept:
             room -= sizes[actor]
             if room < 0:
@@ -554,7 +555,7 @@ def render(
     `parameters` go into the generation config (whole numbers, text, objects; a float has no canonical form). A request
     of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so; what
     the last proposals came to takes a quarter of the budget at most.
-    Raises BadInput where the template fails or the model's name is none. Complexity: O(what is shown).
+    Raises BadInput where the template fails or the model's name is none. Complexity: O(actors and their limits).
     """
     check_model(model)
     whole, most = _view(context), CHARACTERS_PER_TOKEN * budget
@@ -570,7 +571,7 @@ def render(
     sizes = _sizes(whole.world)
     room = most - CHARACTERS_PER_TOKEN * made(whole.among(())).tokens
     while True:
-        view = _fitted(whole, sizes, room)
+        view = _fitted(whole, context.actor, sizes, room)
         found = made(view)
         if found.tokens <= budget or not view.world.actors:
             return found

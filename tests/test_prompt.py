@@ -438,6 +438,14 @@ def test_thousand_actors_with_limits_of_their_own_stay_within_the_budget():
     assert set(fields["from"]["enum"]) == set(fields["to"]["enum"]) == ids
 
 
+def test_who_speaks_for_an_actor_is_shown_it_however_many_share():
+    everyone = frozenset(f"home-{n}" for n in range(1, 2_001))
+    asked = Context(Round(1, "homes/home-1000", 1), crowd(2_000), "home-1000", mandate=everyone)
+    request = render(SPEAKER, asked, model=MODEL, budget=20_000)
+    assert "home-1000" in {actor["id"] for actor in data(request)["world_state"]["actors"]}
+    assert request.tokens <= 20_000 and data(request)["left_out"]["actors"] > 1_000
+
+
 def test_long_history_gives_way_and_says_so():
     moves = tuple(Transfer(f"household-{n}", f"household-{n + 1}", "resource-1", 1) for n in range(1, 201))
     past = tuple(Decision(f"{n}", "planner", n, "", moves, "x" * 600, Outcome.EXECUTED) for n in range(64))
