@@ -5,6 +5,7 @@ Part of the composition root, as `cli`: here the clock, the environment and the 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -109,6 +110,7 @@ def up(
                 meters = loop.meters_of(scenario_of_new, scenario is None)
                 parts.enter_context(loop.Loop(loop.Parts(place, own, meters, linear_team, port == 0), app, key))
 
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # that it starts and ends is said here
         api.serve(url, own.grid, host, port, public, ready=ready, prices=prices)
     click.echo("stopped")
 
