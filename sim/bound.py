@@ -12,6 +12,7 @@ import numpy as np
 from gridgov.errors import BadInput
 from gridgov.model import Constraints, Limit, Transfer
 from sim import optimal
+from sim.scenario import Since
 from sim.world import World
 
 LINEAR, MIXED = 20_000, 600
@@ -62,14 +63,14 @@ def _baseline(world: World, resource: str, at_any_cost: bool) -> Baseline:
         return Baseline(none, None, str(error), alone)
 
 
-def nonlinear(world: World, resource: str) -> str | None:
-    """Why there is no linear programme for this resource, or None."""
+def nonlinear(world: World, resource: str, after: int = 0) -> str | None:
+    """Why there is no linear programme for this resource and the epochs after this one, or None."""
     scenario = world.scenario
     if any(series.flow.resource == resource for series in world.of("grow")):
         return f"{resource} grows with its balance"
     if scenario.commons is not None and scenario.commons.resource == resource:
         return f"{resource} is a commons that may collapse"
-    for constraints in {id(c): c for c in map(world.constraints, range(1, scenario.epochs + 1))}.values():
+    for constraints in {id(c): c for c in map(world.constraints, range(after + 1, scenario.epochs + 1))}.values():
         if constraints.hold_above is not None and _binds(constraints.hold_above, resource):
             return "transfers above hold_above wait for approval"
         if constraints.max_transfers_per_proposal is not None:
@@ -83,8 +84,8 @@ def _binds(limit: Limit, resource: str) -> bool:
     return resource in limit.by_resource or any(resource in own for own in limit.by_actor.values())
 
 
-def problem_of(world: World, resource: str) -> optimal.Problem:
-    """The scenario as arrays, in the order of its actors."""
+def problem_of(world: World, resource: str, since: Since | None = None) -> optimal.Problem:
+    """The scenario as arrays, in the order of its actors: all of it, or its epochs since a state that it came to."""
     scenario = world.scenario
     names = [actor.id for actor in scenario.actors]
     place = {name: i for i, name in enumerate(names)}
@@ -97,8 +98,9 @@ def problem_of(world: World, resource: str) -> optimal.Problem:
                 for i, actor in enumerate(series.flow.actors):
                     total[:, place[actor]] += series.amounts[:, i]
     opening = np.zeros(len(names), np.int64)
-    for actor, of, amount in scenario.opening:
-        if of == resource:
+    held = {(a, of): amount for a, of, amount in scenario.opening} if since is None else since.balances
+    for (actor, of), amount in held.items():
+        if of == resource and actor in place:
             opening[place[actor]] = amount
     minimum, quota = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     previous = None
@@ -111,7 +113,9 @@ def problem_of(world: World, resource: str) -> optimal.Problem:
         for i, name in enumerate(names):
             minimum[t, i], quota[t, i] = _limits(constraints, name, resource)
     storage = np.array([scenario.storage.get((name, resource), -1) for name in names], np.int64)
-    return optimal.Problem(opening, flows["produce"], flows["consume"], minimum, quota, storage)
+    first = 0 if since is None else since.epoch
+    produced, consumed, minimum, quota = (rows[first:] for rows in (flows["produce"], flows["consume"], minimum, quota))
+    return optimal.Problem(opening, produced, consumed, minimum, quota, storage)
 
 
 def _limits(constraints: Constraints, actor: str, resource: str) -> tuple[int, int]:
@@ -124,23 +128,28 @@ def _limits(constraints: Constraints, actor: str, resource: str) -> tuple[int, i
 
 
 def plan(world: World) -> dict[int, tuple[Transfer, ...]]:
-    """The transfers of `optimal`, by epoch. Raises BadInput, with the reason, where there is no such plan."""
-    names = [actor.id for actor in world.scenario.actors]
+    """The transfers of `optimal`, by epoch: from the beginning, or since the scenario says.
+
+    Raises BadInput, with the reason, where there is no such plan.
+    """
+    names, since = [actor.id for actor in world.scenario.actors], world.scenario.since
+    before = 0 if since is None else since.epoch
     planned: dict[int, list[Transfer]] = {}
     for resource in demanded(world):
-        reason = nonlinear(world, resource)
-        if reason is not None:
+        reason = (since and since.hindered) or nonlinear(world, resource, before)
+        if reason:
             raise BadInput(f"policy optimal has no plan for {resource}: {reason}; choose another policy")
-        problem = problem_of(world, resource)
+        problem = problem_of(world, resource, since)
         try:
             found = optimal.solve(problem)
         except optimal.Unsolvable as error:
             raise BadInput(f"policy optimal has no plan for {resource}: {error}; choose another policy") from None
         for t in np.flatnonzero(found.sent.any(axis=1)).tolist():
-            constraints = world.constraints(t + 1)
+            epoch = before + t + 1
+            constraints = world.constraints(epoch)
             limits = [_max_transfer(constraints, name, resource) for name in names]
             for i, j, amount in optimal.transfers(found.sent[t], found.received[t], np.array(limits)):
-                planned.setdefault(t + 1, []).append(Transfer(names[i], names[j], resource, int(amount)))
+                planned.setdefault(epoch, []).append(Transfer(names[i], names[j], resource, int(amount)))
     return {epoch: tuple(transfers) for epoch, transfers in planned.items()}
 
 

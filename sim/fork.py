@@ -4,12 +4,14 @@ The parent's journal up to that close is taken as it is: same records, same dige
 scenario is played: its constraints take effect as a change at the epoch's start, its flows and draws are those of its
 epochs, and its proposers are asked. Draws are keyed by epoch, so that what is not changed is drawn as it was. What a
 genesis fixes (seed, start, actors, resources, opening balances) cannot be changed, nor can a bound be had: a fork has
-no regret.
+no regret. Policy `optimal` plans once, and knows what has happened until then: where anything is changed, over the rest
+of the epochs from the state at the fork, else as its parent did.
 
 What identifies a fork: its run_id is 16 hex of sha256 over the parent's run_id, the epoch, the parent's head at its
 close, the changed scenario as `Scenario.resolved` gives it, and its proposers with what their files hold (and when it
 started, where a live model answers). `runs.overrides` begin with `fork=RUN@EPOCH`; then come the parent's, and behind
-`after=EPOCH` those of the fork. The genesis is the parent's: it does not tell the fork's constraints, flows or horizon.
+`after=EPOCH` those of the fork (there may be none, where `optimal` plans from there). The genesis is the parent's: it
+does not tell the fork's constraints, flows or horizon.
 
 How to make it again: from the fork's export alone. Fork that export at the epoch in `fork=` with nothing changed: its
 own journal up to there is the parent's, its scenario, overrides, files and proposers are in it (`reopened`), and a live
@@ -32,12 +34,14 @@ from gridgov.cassette import read_lines
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord
 from gridgov.model import Code, Outcome, Resource, Transfer, Violation
+from gridgov.replay import fold
 from gridgov.source import Source
+from gridgov.state import State
 from gridgov.whatif import prices_of
 from gridgov.wire import timestamp
 from sim.launch import Past, identities
 from sim.loading import constraints_edit, loads
-from sim.scenario import Scenario
+from sim.scenario import Scenario, Since
 
 FIXED = ("seed", "start", "epoch_length", "first_row", "resources", "actors", "opening")
 """What a genesis says, and no later record can change."""
@@ -105,18 +109,33 @@ def forked(
     for key in FIXED:
         if was.get(key) != now.get(key):
             raise BadInput(f"--set {key}: a fork keeps what its parent began with; run the scenario anew to change it")
-    plans = any(speaker.policy == "optimal" for speaker in changed.speakers)
-    if plans and epoch and (was, parent.speakers) != (now, changed.speakers):
-        raise BadInput(
-            "--fork: policy optimal plans from the first epoch on, and would not know what has happened since; choose "
-            "another policy, or run the scenario anew"
-        )
     records = _until(source, epoch)
+    if any(speaker.policy == "optimal" for speaker in changed.speakers):
+        changed = _planned(changed, records, epoch, differs=(was, parent.speakers) != (now, changed.speakers))
     shadows = _shadows(source, {resource.name: resource for resource in parent.resources}, epoch)
     rows = list(_interactions(source))
     run_id = source.run_id
     assert run_id is not None, "an export has one"
     return Forked(changed, Past(run_id, epoch, records, shadows, rows, prices_of(source)))
+
+
+def _planned(scenario: Scenario, records: Sequence[JournalRecord], epoch: int, *, differs: bool) -> Scenario:
+    """The scenario with where policy `optimal` begins to plan: the last epoch that an override names is that."""
+    since = max((after for after, _ in _in_turn(scenario.overrides)[1][-1:]), default=0)
+    if differs or since > epoch:
+        if since != epoch:
+            scenario = replace(scenario, overrides=(*scenario.overrides, f"{AFTER}{epoch}"))
+        since = epoch
+    if not since:
+        return scenario
+    state = State()
+    for record in records:
+        fold(state, record)
+        if record.epoch == since and record.kind == "close":
+            break
+    held = {(actor, name): amount for name, own in state.balances.items() for actor, amount in own.items()}
+    hindered = "proposals wait for approval" if state.holds else "the grid is paused" if state.paused else ""
+    return replace(scenario, since=Since(since, held, hindered))
 
 
 def _until(source: Source, epoch: int) -> list[JournalRecord]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -139,12 +140,24 @@ class Expectation(NamedTuple):
     equals: int | Decimal | None
 
 
+class Since(NamedTuple):
+    """Where a plan begins that is made in a fork: after the close of an epoch, with what each actor has by then.
+
+    `balances` are minor units by (actor, resource); `hindered` says why nobody could know what comes of a plan, or "".
+    """
+
+    epoch: int
+    balances: Mapping[tuple[str, str], int]
+    hindered: str
+
+
 @dataclass(frozen=True, eq=False)
 class Scenario:
     """A scenario that was checked and expanded: plain data, all amounts in minor units, all times in microseconds.
 
     `source` is the YAML as written and `overrides` the `--set` that were applied to it; `files` are all the files that
     it reads, by the path as written. `constraints` holds (first epoch, constraints) in order, the first from epoch 1.
+    `since` is where policy optimal begins to plan, if not at the beginning.
     """
 
     file: str
@@ -172,6 +185,7 @@ class Scenario:
     expect: tuple[Expectation, ...]
     files: dict[str, Path]
     document: Document = field(repr=False)
+    since: Since | None = None
 
     def resource(self, name: str) -> Resource:
         """The resource of this name, which must be one of the scenario's."""

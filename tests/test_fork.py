@@ -1,17 +1,26 @@
 """A fork goes on from another run's state: with nothing changed it is the same, else what was changed differs."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from gridgov.errors import BadInput, CassetteMiss
 from gridgov.export import export
+from gridgov.replay import replay
 from gridgov.source import open_source
 from gridgov.verify import verify
+from sim.bound import plan, problem_of
 from sim.fork import forked, place, reopened
 from sim.launch import launch
 from sim.loading import load, loads
+from sim.optimal import Problem, solve
+from sim.reproduce import reproduce
+from sim.scenario import Since
 from sim.stubs.gemini import Stub
+from sim.world import World
 from tests import worlds
 from tests.plays import SCENARIOS
 
@@ -202,15 +211,61 @@ def test_what_cannot_be_is_refused(fork, tmp_path, epoch, sets, given, says):
         fork(path, epoch, *sets, **given)
 
 
-def test_a_plan_from_the_beginning_goes_on_only_where_nothing_differs(fork, tmp_path):
+def served_after(launched, epoch):
+    """What is served after an epoch, in minor units."""
+    flows = [(r.epoch, r.payload) for r in records(launched) if r.kind == "flow" and r.payload.kind == "consume"]
+    return sum(one.applied for at, flow in flows if at > epoch for one in flow.readings)
+
+
+def test_a_plan_from_the_beginning_goes_on_where_nothing_differs(fork, tmp_path):
     played = parent(tmp_path, "community-week", epochs=30, proposer="policy:optimal")
-    assert fork(played.summary.export, 20).summary.head == played.summary.head
-    for given in ({"sets": ("constraints.max_transfer.energy=0.4",)}, {"epochs": 25}):
-        with pytest.raises(BadInput, match="optimal plans from the first epoch on"):
-            fork(played.summary.export, 20, *given.pop("sets", ()), **given)
+    same = fork(played.summary.export, 20)
+    assert same.summary.head == played.summary.head and "after=20" not in same.result.scenario.overrides
+
+
+def test_the_best_is_planned_from_the_state_at_the_fork_over_what_is_left(fork, tmp_path):
+    """Its plan is played as it is, and serves what the programme says, solved here from the balances alone."""
+    path = parent(tmp_path, "community-week", epochs=36).summary.export
+    greedy, best = fork(path, 15, "constraints.max_transfer.energy=0.3"), None
+    for given in ({"proposer": "policy:optimal"}, {"proposer": "policy:optimal", "epochs": 34}):
+        best = fork(path, 15, "constraints.max_transfer.energy=0.3", **given)
+        assert [r.digest for r in records(best) if r.epoch <= 15] == [
+            r.digest for r in records(greedy) if r.epoch <= 15
+        ]
+        assert best.summary.outcomes["rejected"] == 0 and best.summary.outcomes["executed"] > 0
+        scenario, names = best.result.scenario, [actor.id for actor in best.result.scenario.actors]
+        whole = problem_of(World(scenario), "energy")
+        held = replay(r for r in records(best) if r.epoch <= 15).balances["energy"]
+        opening = np.array([held[name] for name in names], np.int64)
+        rest = {name: getattr(whole, name)[15:] for name in ("produced", "demanded", "minimum", "quota")}
+        assert served_after(best, 15) == solve(Problem(opening, storage=whole.storage, **rest)).served_total
+        verified(best.summary.export, tmp_path)
+    later = fork(path, 15, "constraints.max_transfer.energy=0.3", proposer="policy:optimal")
+    assert served_after(later, 15) >= served_after(greedy, 15)
+
+
+def test_a_plan_since_a_fork_is_made_again_and_goes_on(fork, tmp_path):
     path = parent(tmp_path, "community-week", epochs=30).summary.export
-    with pytest.raises(BadInput, match="optimal plans from the first epoch on"):
-        fork(path, 20, proposer="policy:optimal")
+    best = fork(path, 15, proposer="policy:optimal")
+    assert best.result.scenario.overrides == ("after=15",)
+    for epoch in (15, 22):  # made again from its export alone; and forked in turn, where its plan must not be another
+        assert fork(best.summary.export, epoch).summary.head == best.summary.head
+    earlier = fork(best.summary.export, 10)
+    assert earlier.result.scenario.overrides[-1] == "after=10"
+    assert fork(earlier.summary.export, 20).summary.head == earlier.summary.head
+    changed = fork(best.summary.export, 20, "constraints.epoch_quota.energy=0.5")
+    assert fork(changed.summary.export, 24).summary.head == changed.summary.head != best.summary.head
+    with open_source(best.summary.export, tmp_path) as source:
+        (tmp_path / "again").mkdir()
+        assert reproduce(source, tmp_path / "again").same
+
+
+def test_nothing_is_planned_where_it_would_not_be_known_what_comes_of_it(tmp_path):
+    world = World(load(SCENARIOS / "community-week.yaml", epochs=12))
+    for hindered in ("proposals wait for approval", "the grid is paused"):
+        since = Since(4, {}, hindered)
+        with pytest.raises(BadInput, match=f"no plan for energy: {hindered}; choose another policy"):
+            plan(SimpleNamespace(scenario=replace(world.scenario, since=since), of=world.of))
 
 
 def test_only_a_run_with_its_scenario_is_forked(fork, tmp_path):
