@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,9 +262,9 @@ def test_a_plan_since_a_fork_is_made_again_and_goes_on(fork, tmp_path):
 def test_nothing_is_planned_where_it_would_not_be_known_what_comes_of_it(tmp_path):
     world = World(load(SCENARIOS / "community-week.yaml", epochs=12))
     for hindered in ("proposals wait for approval", "the grid is paused"):
-        since = Since(4, {}, hindered)
+        world.scenario = replace(world.scenario, since=Since(4, {}, hindered))
         with pytest.raises(BadInput, match=f"no plan for energy: {hindered}; choose another policy"):
-            plan(SimpleNamespace(scenario=replace(world.scenario, since=since), of=world.of))
+            plan(world)
 
 
 def test_only_a_run_with_its_scenario_is_forked(fork, tmp_path):
