@@ -18,8 +18,6 @@ from gridgov import __version__, deploy, experiments, operations, settings, up
 from gridgov.errors import BadInput, CassetteMiss, CheckFailed, GridgovError, ProposerFailed
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from gridgov.model import WorldState
     from gridgov.postgres import Reader
     from gridgov.progress import Telling
@@ -79,12 +77,6 @@ def _say(text: str) -> None:
 def _document(value: Any) -> None:
     """Prints one JSON document on stdout."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def _reader() -> Reader:
@@ -190,7 +182,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     if as_json:
         _document(summary.document())
     else:
-        show(_console(), summary)
+        show(experiments.console(), summary)
     failed = [text for text, held in summary.expectations if not held]
     if failed:
         raise CheckFailed(f"{len(failed)} of {len(summary.expectations)} expectations failed: {'; '.join(failed)}")
@@ -282,7 +274,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - one for each option
     if as_json:
         _document(report.document())
     else:
-        show_backtest(_console(), report)
+        show_backtest(experiments.console(), report)
     if report.failed:
         raise CheckFailed("; ".join(report.failed))
 
@@ -298,7 +290,7 @@ def runs(as_json: bool) -> None:
     if as_json:
         _document(found)
     else:
-        show_runs(_console(), found)
+        show_runs(experiments.console(), found)
 
 
 @gridgov.command()
@@ -379,7 +371,7 @@ def replay(source: str, epoch: int | None, entry: int | None, every: bool, as_js
     else:
         from sim.report import show_world
 
-        show_world(_console(), found)
+        show_world(experiments.console(), found)
 
 
 def _with_scales(found: dict[str, Any], world: WorldState) -> dict[str, Any]:
@@ -400,7 +392,7 @@ def explain(source: str, proposal_id: str, as_json: bool) -> None:
     if as_json:
         _document(story)
     else:
-        show_story(_console(), story)
+        show_story(experiments.console(), story)
 
 
 @gridgov.command()
@@ -431,7 +423,7 @@ def statement(
     elif as_json:
         _document(found.document())
     else:
-        show_statement(_console(), found.document())
+        show_statement(experiments.console(), found.document())
 
 
 @gridgov.command()
@@ -448,7 +440,7 @@ def verify(source: str, expect_head: str | None, as_json: bool) -> None:
     if as_json:
         _document(report.document())
     else:
-        show_checks(_console(), report)
+        show_checks(experiments.console(), report)
     if report.first is not None:
         where = "" if report.first.startswith(f"{opened.path}: ") else f"{source}: "
         raise CheckFailed(f"{where}{report.first}")
@@ -467,7 +459,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
     if as_json:
         _document(found.document())
     else:
-        show_diff(_console(), found)
+        show_diff(experiments.console(), found)
 
 
 @gridgov.command()
@@ -482,7 +474,7 @@ def export(source: str, out: Path) -> None:
     """Write SOURCE's journal as JSON lines, one record each, or `postgres` as a .duckdb file: a SOURCE again.
 
     A .beancount file is for `bean-check`, which confirms conservation and the balances at every epoch's close. A folder
-    that ends in .parquet has each table of a run as a Parquet file.
+    that ends in .parquet has each table of a run, or of `postgres`, as a Parquet file.
     """
     from gridgov.export import write_journal, write_texts
 
@@ -493,9 +485,7 @@ def export(source: str, out: Path) -> None:
             click.echo(f"{export_grid(url, settings.load().grid, out)}: as a run, for every command")
         return
     if out.suffix == ".parquet":
-        from gridgov.source import write_parquet
-
-        click.echo(f"{out}: {write_parquet(experiments.source_of(source), out)} tables")
+        click.echo(f"{out}: {experiments.parquet(source, out)} tables")
         return
     if out.suffix == ".beancount":
         from gridgov.interchange import beancount
@@ -595,11 +585,11 @@ def cassette_show(file: Path, epoch: int | None, as_json: bool) -> None:
         if as_json:
             _document([{**one.round._asdict(), "asked": asked, "answered": said} for one, asked, said in texts])
         else:
-            show_exchange(_console(), texts, tapes.step(opened, epoch))
+            show_exchange(experiments.console(), texts, tapes.step(opened, epoch))
     elif as_json:
         _document({**tapes.overview(opened), "lines": tapes.listing(opened)})
     else:
-        show_cassette(_console(), tapes.overview(opened), tapes.listing(opened))
+        show_cassette(experiments.console(), tapes.overview(opened), tapes.listing(opened))
 
 
 @gridgov.group()

@@ -42,7 +42,8 @@ def _document(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal; without one, as wide as a page of most editors."""
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty()
@@ -61,6 +62,21 @@ def source_of(text: str) -> Source:
         return found
     url = context.with_resource(operations.database())
     return context.with_resource(open_source(text, own.runs, database=(url, own.grid)))
+
+
+def parquet(text: str, out: Path) -> int:
+    """Writes the tables of a SOURCE, as a command names it, as Parquet; returns how many there are."""
+    from gridgov.grid_export import export_grid
+    from gridgov.source import open_source, write_parquet
+
+    if text != "postgres":
+        return write_parquet(source_of(text), out)
+    if out.exists():
+        raise BadInput(f"{out}: is there already; choose another folder")
+    with tempfile.TemporaryDirectory() as folder, operations.database() as url:
+        made = export_grid(url, settings.load().grid, Path(folder) / "postgres.duckdb")
+        with open_source(str(made), Path(folder)) as source:
+            return write_parquet(source, out)
 
 
 # --- forks ------------------------------------------------------------------------------------------------------------
@@ -182,7 +198,7 @@ def whatif(
     if as_json:
         _document({**found.document(), "out": kept})
     else:
-        show(_console(), found, kept)
+        show(console(), found, kept)
 
 
 def _measured(source: Source, found: WhatIf, out: Path | None) -> tuple[WhatIf, str | None]:
@@ -279,7 +295,7 @@ def sweep(  # noqa: PLR0913, PLR0917 - one for each option
     if as_json:
         _document({**sweep_document(swept, cells), "zip": zipped})
     else:
-        show_sweep(_console(), swept, cells)
+        show_sweep(console(), swept, cells)
     if swept.failed:
         raise CheckFailed(f"{len(swept.failed)} of {len(cells)} runs failed; runs.error of {swept.path} says why")
 
@@ -401,7 +417,7 @@ def compare(
     elif as_markdown:
         click.echo(markdown(found))
     else:
-        show_comparison(_console(), found)
+        show_comparison(console(), found)
     if found.broken:
         raise CheckFailed("; ".join(found.broken))
 
@@ -438,7 +454,7 @@ def reproduce(run: str, bundle: Path | None, as_json: bool) -> None:
     if as_json:
         _document({**found.document(), "bundle": None if bundle is None or not found.same else str(bundle)})
     else:
-        show_reproduced(_console(), found)
+        show_reproduced(console(), found)
         if found.same and bundle is not None:
             click.echo(f"{bundle}: all that it takes to make it again")
     if not found.same:

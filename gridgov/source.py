@@ -320,7 +320,7 @@ def write_parquet(source: Source, folder: Path) -> int:
     Raises BadInput where the source is no export, or the folder is there already.
     """
     if source.connection is None:
-        raise BadInput(f"{source.path}: only a .duckdb export has tables; export `postgres` as .duckdb first")
+        raise BadInput(f"{source.path}: only a .duckdb export, and `postgres`, has tables")
     if folder.exists():
         raise BadInput(f"{folder}: is there already; choose another folder")
     with reading(source.path):

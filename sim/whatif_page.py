@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -50,7 +51,8 @@ def show(console: Console, found: WhatIf, out: str | None) -> None:
     console.print()
     console.print(Text("what if", style="bold"), Text(found.run_id or found.source, style="dim"), sep="  ")
     since = f", from epoch {found.terms.from_epoch} on" if found.terms.from_epoch > 1 else ""
-    console.print(f"{'; '.join(found.terms.said) or 'nothing is changed'}{since}", markup=False)
+    said = [re.sub("^(drop|freeze|scale)=", r"\1 ", text) for text in found.terms.said]
+    console.print(f"{'; '.join(said) or 'nothing is changed'}{since}", markup=False)
     console.print()
     if not found.records:
         console.print(f"nothing changes: all {found.decisions:,} decisions stand, and so does every balance")
@@ -69,12 +71,15 @@ def show(console: Console, found: WhatIf, out: str | None) -> None:
 def _counts(console: Console, decisions: dict[str, Any]) -> None:
     console.print(
         f"{decisions['changed']:,} of {decisions['total']:,} decisions change: {decisions['direct']:,} directly, "
-        f"{decisions['knock_on']:,} as a knock-on; {decisions['accepted_to_refused']:,} accepted would not have been, "
-        f"{decisions['refused_to_accepted']:,} refused would have been"
+        f"{decisions['knock_on']:,} as a knock-on"
+    )
+    console.print(
+        f"{decisions['accepted_to_refused']:,} that were applied would not have been, "
+        f"{decisions['refused_to_accepted']:,} that were not would have been"
     )
     if decisions["unreached"]:
         console.print(f"{decisions['unreached']:,} would never have been made")
-    table = _table("", "direct", "knock-on")
+    table = _table("decisions by rule", "direct", "knock-on")
     codes = decisions["by_code"]
     for code in {**codes[DIRECT], **codes[KNOCK_ON]}:
         table.add_row(code, *(f"{codes[cause].get(code, 0):,}" for cause in (DIRECT, KNOCK_ON)))
@@ -118,8 +123,12 @@ def _fate(fate: Any) -> str:
 
 
 def _ends(console: Console, found: WhatIf) -> None:
+    units = {name: resource.unit for name, resource in found.engine.state.resources.items()}
     tables = (
-        ("Balances at the end that differ", [(f"{m.actor} {m.resource}", m.was, m.would_be) for m in found.balances]),
+        (
+            "Balances at the end that differ",
+            [(f"{m.actor} {m.resource}, {units[m.resource]}", m.was, m.would_be) for m in found.balances],
+        ),
         (
             "Metrics that differ",
             [(f"{m.metric}{f' of {m.resource}' if m.resource else ''}", m.was, m.would_be) for m in found.metrics],
@@ -140,4 +149,6 @@ def _ends(console: Console, found: WhatIf) -> None:
 def _figure(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1 else f"{value:,}"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.6g}" if abs(value) < 1 else f"{value:,}"
+    return f"{value:,.0f}"

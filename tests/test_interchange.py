@@ -14,7 +14,7 @@ from gridgov.errors import BadInput
 from gridgov.interchange import EPOCHS_MAX, beancount
 from gridgov.journal import Registration
 from gridgov.model import Actor, Resource
-from tests import worlds
+from tests import grids, worlds
 from tests.commands import one_line
 from tests.plays import SCENARIOS, play
 
@@ -145,4 +145,23 @@ def test_tables_of_a_run_are_written_as_parquet(gridgov, tmp_path):
     assert "is there already" in one_line(gridgov("export", f"{swept['export']}#{one}", "--out", out), 2)
     journal = tmp_path / "x.jsonl"
     assert gridgov("export", f"{swept['export']}#{one}", "--out", journal).code == 0
-    assert "only a .duckdb export" in one_line(gridgov("export", journal, "--out", tmp_path / "y.parquet"), 2)
+    assert "only a .duckdb export, and `postgres`" in one_line(
+        gridgov("export", journal, "--out", tmp_path / "y.parquet"), 2
+    )
+
+
+def test_production_is_written_in_every_form(server, gridgov, bean_check, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRIDGOV_DATABASE_URL", server.url(server.template("interchanged", grids.play)))
+    monkeypatch.setenv("GRIDGOV_GRID", grids.GRID)
+    for name in ("grid.duckdb", "grid.parquet", "grid.jsonl", "grid.beancount"):
+        said = gridgov("export", "postgres", "--out", tmp_path / name)
+        assert said.code == 0, said
+    with duckdb.connect(str(tmp_path / "grid.duckdb"), read_only=True) as connection:
+        for table in ("ledger", "journal", "proposals", "balances"):
+            stored = connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
+            written = connection.execute(f"SELECT * FROM '{tmp_path}/grid.parquet/{table}.parquet' ORDER BY ALL")
+            assert stored and written.fetchall() == stored
+    assert bean_check((tmp_path / "grid.beancount").read_text("utf-8")) == ""
+    assert gridgov("verify", tmp_path / "grid.jsonl").code == 0
+    again = one_line(gridgov("export", "postgres", "--out", tmp_path / "grid.parquet"), 2)
+    assert "is there already" in again
