@@ -7,7 +7,7 @@ beginning can chain anything. What a record means is `replay`'s, whether it is r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gridgov.amounts import SCALE_MAX
 from gridgov.journal import NOT_A_RECORD, Genesis, JournalRecord, constraints_from
-from gridgov.model import Constraints, Limit
+from gridgov.model import Code, Constraints, Limit, Outcome
 
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """The microseconds at which year 1 begins, and year 9999 ends."""
@@ -147,16 +147,35 @@ def _mapping(kind: Any) -> _Check:
 
 
 def _fields(kind: type) -> _Check:
+    """The check of a NamedTuple. What has been found good once is known by the types of its fields."""
     checks = [(name, _checked(hint)) for name, hint in get_type_hints(kind).items()]
+    known: dict[tuple[type, ...], tuple[list[int], list[tuple[int, _Check]]]] = {}
 
     def of(value: Any) -> _Fault | None:
+        kinds = tuple(map(type, value))
+        if kinds in known and _good(value, *known[kinds]):
+            return None
         for name, each in checks:  # that it is one, `decode` saw to
             fault = each(getattr(value, name))
             if fault is not None:
                 return f".{name}{fault[0]}", *fault[1:]
+        others = [(place, checks[place][1]) for place, kind in enumerate(kinds) if kind not in _WHOLLY]
+        known[kinds] = [place for place, kind in enumerate(kinds) if kind is int], others
         return None
 
     return of
+
+
+def _good(value: tuple[Any, ...], numbers: Iterable[int], others: Iterable[tuple[int, _Check]]) -> bool:
+    """Whether numbers are of sensible size, and what has parts is good; of the other fields the types said enough."""
+    for place in numbers:
+        if not -_WHOLE_MAX < value[place] < _WHOLE_MAX:
+            return False
+    return all(each(value[place]) is None for place, each in others)
+
+
+_WHOLLY = {str, int, bool, NoneType, Code, Outcome}
+"""The types of which every value is as good as another, but for the size of a number."""
 
 
 def _plain(value: Any) -> _Fault | None:
