@@ -84,6 +84,7 @@ def test_refuses_whatever_is_of_another_type_anywhere(bodies):
         ("genesis", ("payload", "resources", 0, "scale"), 7, r"scale is 7; expected 0 to 6"),
         ("genesis", ("payload", "opening", 0, 2), "5", r"payload.opening\[0\]\[2\] is '5'; expected a whole number"),
         ("genesis", ("payload", "opening", 0, 2), 10**40, "at most 40 digits"),
+        ("proposal", ("payload", "transfers", 1, "amount"), 10**40, r"transfers\[1\].amount is 1000"),
         ("genesis", ("payload", "opening", 0), ["actor-1", "energy"], "a list of 3"),
         ("genesis", ("payload", "epoch_length"), None, "payload.epoch_length is None; expected a whole number"),
         ("genesis", ("payload", "scenario"), {"storage": [["actor-1", "gold", 1]]}, r"scenario.storage\[0\]"),
