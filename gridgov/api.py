@@ -70,6 +70,7 @@ from gridgov.forms import (
 from gridgov.gemini import Prices
 from gridgov.model import Malformed, Outcome, uuid5
 from gridgov.overview import Overview
+from gridgov.pages import NotReady, NotThere
 from gridgov.postgres import Pool, Reader, Writer
 from gridgov.reply import Fault, load
 from gridgov.service import (
@@ -77,8 +78,6 @@ from gridgov.service import (
     Asked,
     Failure,
     Forbidden,
-    NotReady,
-    NotThere,
     Recorded,
     Service,
     Submission,

@@ -16,8 +16,9 @@ from gridgov.grid import exported
 from gridgov.journal import Decision, JournalRecord, Reversal, Settlement, decode
 from gridgov.model import BOUNDARY, Outcome, Resource, uuid5
 from gridgov.outcome import Outcomes, Pair, touched
+from gridgov.pages import NotThere
 from gridgov.reader import Ask
-from gridgov.service import NotThere, Service
+from gridgov.service import Service
 from gridgov.state import State
 from gridgov.statement import Period, month, of_grid, period, span
 from gridgov.summary import HOUR_US, LISTED, Summary, in_units, micro, moment, of_minor

@@ -10,14 +10,11 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from gridgov import beside, daily, standing, stored
-from gridgov.amounts import plain
+from gridgov import beside, standing, stored
 from gridgov.auth import PLANNER, SHADOW, Caller, check_name
 from gridgov.beside import Handed, Interaction, Shadow
 from gridgov.cassette import SYNTHETIC
@@ -38,33 +35,28 @@ from gridgov.journal import (
     Settlement,
     by_request,
     canonical,
-    decode,
     encode,
 )
 from gridgov.model import (
     BOUNDARY,
     BOUNDARY_TYPE,
     Actor,
-    Code,
     LedgerEntry,
     Malformed,
     Outcome,
     Proposal,
-    Resource,
     Round,
     Seen,
-    Transfer,
     Unavailable,
-    Violation,
     uuid5,
 )
-from gridgov.outcome import Outcomes, Reply, outcome_json, touched, transfers_of
+from gridgov.outcome import Outcomes, Reply, touched
+from gridgov.pages import Balances, NotThere, Pages, in_units, known_pairs, moved_by, page, ready, reply_of
 from gridgov.postgres import Pool, Reader, Writer
 from gridgov.prompt import Prompt, Request, exact_json, load, render
 from gridgov.propose import Answer, Context
-from gridgov.reader import Ask
 from gridgov.reply import about, answer_of, parse_body, printable
-from gridgov.rows import Pair, array
+from gridgov.rows import Pair
 from gridgov.shown import digest_of, seen_of, state_shown
 from gridgov.state import Hold, State, copied
 from gridgov.wire import (
@@ -75,7 +67,6 @@ from gridgov.wire import (
     declared,
     known,
     timestamp,
-    transfer_json,
     violation_json,
     world_state_json,
 )
@@ -110,36 +101,10 @@ RENDERED = 32
 SHOWN = 16
 """So many states are kept as they were shown to shadows; older ones are found again in the database."""
 
-PAGE_BYTES = 4_000_000
-CHUNK = 100
-"""A page ends after so many bytes; rows are fetched so many at once."""
-
-LOOKED_AT = {"proposals": 20_000, "ledger": 200_000, "journal": 50_000}
-"""A page that looks back ends after so many rows, however few of them are what is looked for."""
-
-DIGESTED = 1_000
-"""So many outcomes are handed on with one digest; those beyond come with the next."""
-
-LAG_MAX = 10_000
-"""The outbox is counted no further."""
-
 DEADLINE_S = 30.0
 
-Resources = Mapping[str, Resource]
-Balances = dict[Pair, tuple[int, int]]
 Act = Registration | ConstraintsChange | Control | Activation
 T = TypeVar("T")
-
-
-class NotReady(GridgovError):
-    """The grid has no genesis; run `gridgov up` or `gridgov migrate --scenario FILE`."""
-
-    def __init__(self) -> None:
-        super().__init__("the grid has no genesis; run `gridgov up` or `gridgov migrate --scenario FILE`")
-
-
-class NotThere(GridgovError):
-    """What was asked for does not exist."""
 
 
 class Forbidden(GridgovError):
@@ -223,34 +188,12 @@ class _OfShadow(GridgovError):
 # --- small questions --------------------------------------------------------------------------------------------------
 
 
-def _ready(state: State) -> State:
-    if not state.seq:
-        raise NotReady
-    return state
-
-
-def _known_pairs(state: State, pairs: Iterable[Pair]) -> list[Pair]:
-    """Those of actors and resources that there are."""
-    return [(actor, name) for actor, name in pairs if actor in state.actors and name in state.resources]
-
-
-def _moved(payload: Outcomes, held: Decision | None) -> dict[Pair, int]:
-    """By how much an outcome changed each balance."""
-    net: dict[Pair, int] = {}
-    if payload.outcome is Outcome.EXECUTED:
-        for giver, taker, resource, amount in transfers_of(payload, held):
-            assert type(amount) is int, "what was executed was exact"
-            net[giver, resource] = net.get((giver, resource), 0) - amount
-            net[taker, resource] = net.get((taker, resource), 0) + amount
-    return net
-
-
 def _watch(
     engine: Engine, id_: str, pairs: Iterable[Pair], act: Callable[[], object], hold: Hold | None = None
 ) -> _Told:
     """Acts under an id, and tells what is recorded under it, with the balances before and after."""
-    state = _ready(engine.state)
-    before = {pair: state.balance(*pair) for pair in _known_pairs(state, pairs)}
+    state = ready(engine.state)
+    before = {pair: state.balance(*pair) for pair in known_pairs(state, pairs)}
     seq = state.seq
     try:
         act()
@@ -367,12 +310,6 @@ def _handed(request: Request, round_: Round, shown: str) -> _Handed:
     return _Handed(exact_json(request.body).encode(), about)
 
 
-def reply_of(about: Json) -> Reply | None:
-    """Whose reply an exchange that was kept came to; None where nobody replied, or without a name."""
-    model = about.get("model_answered")
-    return None if not model else Reply(model, str(about.get("origin")))
-
-
 def _round_asked(about: Json, proposal_id: str) -> Json:
     """The round that a request was rendered for: a shadow asked with the same prompt and model has the same request."""
     round_ = Round(**about["round"])
@@ -381,7 +318,7 @@ def _round_asked(about: Json, proposal_id: str) -> Json:
     return next((other for other in either if other.proposal_id == proposal_id), round_)._asdict()
 
 
-class Service:
+class Service(Pages):
     """The use cases of a grid, for many threads."""
 
     def __init__(
@@ -396,10 +333,9 @@ class Service:
         on_outcome: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
         """`acks` are sessions that may acknowledge; `clock` gives microseconds; `on_outcome` hears of new outcomes."""
-        self.writer, self.reader = writer, reader
-        self._acks, self._clock, self._public_url = acks, clock, public_url
+        super().__init__(reader, clock, public_url)
+        self.writer, self._acks = writer, acks
         self._deadline_s, self._on_outcome = deadline_s, on_outcome
-        self._resources: Resources = {}
         self._rounds = Rounds()
         self._handed: OrderedDict[str, _Handed] = OrderedDict()
         self._contexts: OrderedDict[tuple[Any, ...], Json] = OrderedDict()
@@ -408,10 +344,6 @@ class Service:
 
     # --- how things are done ------------------------------------------------------------------------------------------
 
-    def _look(self, question: Callable[[State], T]) -> T:
-        """What a question comes to; the state neither leaves it nor changes. Raises NotReady without a genesis."""
-        return self.reader.look(lambda state: question(_ready(state)))
-
     def _run(self, command: Callable[[Engine], T], id_: str | None = None, kept: Interaction | None = None) -> T:
         """What a command comes to, once that is durable.
 
@@ -419,13 +351,6 @@ class Service:
         a command refuses is not recorded, so one that may do so because it came before must be told none.
         """
         return self.writer.enqueue(command, id_, kept).result(self._deadline_s)
-
-    @property
-    def resources(self) -> Resources:
-        """What is shared; it never changes after the genesis."""
-        if not self._resources:
-            self._resources = self._look(lambda state: dict(state.resources))
-        return self._resources
 
     def _answer(self, told: _Told, differs: Sequence[str] = (), reply: Reply | None = None) -> Json:
         """The outcome that a command came to, of this reply. Raises Recorded where it was other input."""
@@ -438,73 +363,16 @@ class Service:
         self._on_outcome(payload.outcome)
         return self._told(told.record, told.held, told.balances, told.held_in, reply)
 
-    def _told(
-        self, record: JournalRecord, held: Decision | None, balances: Balances, held_in: int | None = None,
-        reply: Reply | None = None, dry_run: bool = False,
-    ) -> Json:  # fmt: skip
-        return outcome_json(
-            record,
-            decision=held,
-            balances=balances,
-            resources=self.resources,
-            public_url=self._public_url,
-            held_in=held_in,
-            reply=reply,
-            dry_run=dry_run,
-        )
-
-    def outcome(self, record: JournalRecord, decided: JournalRecord, balances: Balances) -> Json:
-        """An outcome as the API answers it, with the balances (minor units) that somebody looked up.
-
-        `decided` is the record of the proposal, which is the same one where no hold was settled.
-        """
-        decision = decided.payload
-        assert isinstance(decision, Decision), "what a person does by hand has no story"
-        reply = self._replies([decision.proposal_id]).get(decision.proposal_id)
-        if decided is record:
-            return self._told(record, None, balances, reply=reply)
-        return self._told(record, decision, balances, decided.epoch, reply)
-
-    def _replies(self, ids: Sequence[str]) -> dict[str, Reply]:
-        """Whose replies these proposals came of, where that was kept."""
-        rows = self.reader.rows("replies_of", ids=array(ids)) if ids else []
-        found = {row["proposal_id"]: reply_of(json.loads(row["about"])) for row in rows}
-        return {id_: reply for id_, reply in found.items() if reply is not None}
-
     def _recorded(self, record: JournalRecord) -> Json:
         """A record as it was answered first."""
         if isinstance(record.payload, Outcomes):
             return self._later([record])[0]
         return self._act_json(record)
 
-    def _later(self, records: Sequence[JournalRecord]) -> list[Json]:
-        """Outcomes in order of seq, with the balances as they were then."""
-        ask = self.reader.pool.ask
-        ids = [record.payload.proposal_id for record in records if isinstance(record.payload, Settlement)]
-        found = ask(lambda c: stored.decided(c, ids, len(ids))) if ids else []
-        held = {d.payload.proposal_id: (d.payload, d.epoch) for d in found if isinstance(d.payload, Decision)}
-        of = [r.payload.proposal_id if isinstance(r.payload, Decision | Settlement) else "" for r in records]
-        replies = self._replies([id_ for id_ in of if id_])
-        deciding = [
-            held.get(id_, (None, None)) if isinstance(record.payload, Settlement) else (None, None)
-            for id_, record in zip(of, records, strict=True)
-        ]
-        named = [touched(record.payload, own) for record, (own, _) in zip(records, deciding, strict=True)]
-        pairs = self._look(lambda state: [_known_pairs(state, own) for own in named])
-        asked = [(record.seq, own) for record, own in zip(records, pairs, strict=True)]
-        afters = ask(lambda c: standing.balances_after(c, asked))
-        told = []
-        for id_, record, (own, held_in), shown, after in zip(of, records, deciding, pairs, afters, strict=True):
-            assert isinstance(record.payload, Outcomes), "the caller gives outcomes"
-            by = _moved(record.payload, own)
-            balances = {pair: (after.get(pair, 0) - by.get(pair, 0), after.get(pair, 0)) for pair in shown}
-            told.append(self._told(record, own, balances, held_in, replies.get(id_)))
-        return told
-
     def _would(self, state: State, kind: str, payload: Outcomes, held: Decision | None = None) -> _Told:
         """What a dry run shows."""
-        by = _moved(payload, held)
-        before = {pair: state.balance(*pair) for pair in _known_pairs(state, touched(payload, held))}
+        by = moved_by(payload, held)
+        before = {pair: state.balance(*pair) for pair in known_pairs(state, touched(payload, held))}
         balances = {pair: (amount, amount + by.get(pair, 0)) for pair, amount in before.items()}
         record = JournalRecord(0, state.epoch, kind, max(self._clock(), state.at), payload, "", b"")
         return _Told(record, held, balances)
@@ -512,10 +380,6 @@ class Service:
     def _dry(self, question: Callable[[State], _Told]) -> Json:
         told = self._look(question)
         return self._told(told.record, told.held, told.balances or {}, dry_run=True)
-
-    def now(self) -> int:
-        """Microseconds since 1970, by the clock that records are stamped by."""
-        return self._clock()
 
     # --- proposals ----------------------------------------------------------------------------------------------------
 
@@ -543,7 +407,7 @@ class Service:
             return Proposal(id_, proposer, n, given.transfers, given.reasoning, had)
 
         def command(engine: Engine) -> _Told:
-            asked = proposal(_ready(engine.state))
+            asked = proposal(ready(engine.state))
             if isinstance(asked, Proposal):
                 pairs = [(actor, t.resource) for t in asked.transfers for actor in (t.actor_from, t.actor_to)]
                 return _watch(engine, id_, dict.fromkeys(pairs), lambda: engine.propose(asked, at))
@@ -698,9 +562,9 @@ class Service:
         """What would have become of it, with the balances as they would have been; the same whenever it is asked."""
         record = _aside(shadow)
         decision = shadow.decision
-        pairs = self._look(lambda state: _known_pairs(state, touched(decision)))
+        pairs = self._look(lambda state: known_pairs(state, touched(decision)))
         before = self.reader.pool.ask(lambda c: standing.balances_after(c, [(shadow.seq, pairs)]))[0]
-        by = _moved(decision, None)
+        by = moved_by(decision, None)
         balances = {pair: (before.get(pair, 0), before.get(pair, 0) + by.get(pair, 0)) for pair in pairs}
         found = self._told(record, None, balances, dry_run=True)
         del found["dry_run"]
@@ -725,7 +589,7 @@ class Service:
                                    for v in decision.violations]  # fmt: skip
             del found["entries"]
             items.append({**found, "prompt": shadow.prompt, "model": shadow.model, "world_state_digest": shadow.seen})
-        return _page(items, limit, "id")
+        return page(items, limit, "id")
 
     # --- a proposal, looked at ----------------------------------------------------------------------------------------
 
@@ -886,7 +750,7 @@ class Service:
         operator, at, once = caller.name, self._clock(), asked.once(caller)
 
         def command(engine: Engine) -> _Told:
-            hold = _ready(engine.state).holds.get(proposal_id)
+            hold = ready(engine.state).holds.get(proposal_id)
             if hold is None and engine.ledger.answered(by_request(once.request)) is None:
                 raise _NotHeld
             pairs = () if hold is None else touched(hold.decision)
@@ -967,7 +831,7 @@ class Service:
         def command(engine: Engine) -> tuple[JournalRecord, bool]:
             found = engine.ledger.answered(by_request(once.request))
             if found is None:
-                return _append(engine, prepare(_ready(engine.state)), at, once), True
+                return _append(engine, prepare(ready(engine.state)), at, once), True
             return found, getattr(found.payload, "input", "") == once.input
 
         if asked.dry_run:
@@ -1071,7 +935,7 @@ class Service:
         once = Once(uuid5(f"reading/{reading_id}"), hashlib.sha256(asked.encode()).hexdigest())
 
         def command(engine: Engine) -> tuple[list[JournalRecord], bool]:
-            _ready(engine.state)
+            ready(engine.state)
             try:
                 return engine.meter("meter", metered, at, epoch=epoch, once=once), True
             except Conflict:
@@ -1094,7 +958,7 @@ class Service:
             late = late or flow.read_for is not None
             for actor, resource, requested, applied, entry in flow.readings:
                 scale = self.resources[resource].scale
-                amounts = {"requested": _units(requested, scale), "applied": _units(applied, scale)}
+                amounts = {"requested": in_units(requested, scale), "applied": in_units(applied, scale)}
                 shown.append({"actor": actor, "resource": resource, "kind": flow.kind, **amounts, "entry": entry})
         last = records[-1]
         found = {"reading_id": reading_id, "epoch": last.epoch, "late": late, "readings": shown}
@@ -1105,7 +969,7 @@ class Service:
         at = self._clock()
 
         def command(engine: Engine) -> tuple[JournalRecord, list[Settlement]] | None:
-            state = _ready(engine.state)
+            state = ready(engine.state)
             if epoch > state.epoch:
                 raise Conflict(f"epoch {state.epoch} is open; epoch {epoch} cannot be closed yet")
             if epoch < state.epoch:
@@ -1126,172 +990,7 @@ class Service:
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
-    def world_state(self, epoch: int | None = None) -> Json:
-        """The WorldState of now, or at the close of an epoch. Raises NotThere where that has not closed."""
-        _ = self.resources  # there is a genesis
-        try:
-            return world_state_json(self.reader.world_state(epoch))
-        except Misplaced:
-            raise
-        except BadInput as error:
-            raise NotThere(str(error)) from None
-
-    def _paged(
-        self, name: str, after: int, limit: int, cursor: str, shown: Callable[[Json], Json], **filters: Any
-    ) -> Json:
-        """A page of a query, in order of its cursor: so many rows, or fewer where they are long."""
-        items: list[Json] = []
-        size, some = 0, True
-        while some and len(items) < limit and size < PAGE_BYTES:
-            most = min(CHUNK, limit - len(items))
-            rows = self.reader.rows(name, after=after, limit=most, **filters)
-            found = [shown(row) for row in rows]
-            items += found
-            size += sum(len(json.dumps(item, default=str)) for item in found)
-            some = len(rows) == most
-            after = found[-1][cursor] if found else after
-        return {"items": items, "next": after if some and items else None}
-
-    def proposals(self, after: int, limit: int, **filters: Any) -> Json:
-        """A page of proposals with their final outcomes, in order of seq."""
-        return self._paged("proposals_page", after, limit, "seq", self._proposal_json, **filters)
-
-    def _proposal_json(self, row: Json) -> Json:
-        resources = self.resources
-        transfers = [Transfer(t["from"], t["to"], t["resource"], _minor(t["amount"])) for t in row["transfers"]]
-        granted = row["granted"]
-        found = {key: row[key] for key in ("seq", "epoch", "proposer", "n", "outcome", "reasoning", "entries", "held")}
-        found["proposal_id"], found["at"] = str(row["proposal_id"]), _moment(row["decided_at"])
-        found["transfers"] = [transfer_json(t, resources) for t in transfers]
-        if granted is not None:
-            pairs = zip(transfers, granted, strict=True)
-            found["granted"] = [transfer_json(t._replace(amount=_minor(amount)), resources) for t, amount in pairs]
-        found["violations"] = [_violation_json(v, resources) for v in row["violations"]]
-        for key in ("state_moved", "held_until", "settlement", "settled_epoch", "settled_seq", "fault", "detail"):
-            if row[key]:
-                found[key] = row[key]
-        return {**found, "digest": row["digest"].hex()}
-
-    def back(self, what: str, before: int, limit: int, since: str | None, until: str | None, **filters: Any) -> Json:
-        """A page of proposals, ledger or journal, newest first, of those before a cursor (0: the newest) and in a time.
-
-        It ends where its rows are long, or many and other than what is looked for; `looked_back_to` says how far it
-        looked, and `next` goes on from there. Complexity: O(`LOOKED_AT`), at any size.
-        """
-        shown = {"proposals": self._proposal_json, "ledger": _entry_json, "journal": _journal_json}[what]
-        cursor, epoch = "id" if what == "ledger" else "seq", filters.get("epoch")
-        low, high = self._between(what, since, until, epoch)
-        upper = high if not before else min(before - 1, high)
-        lowest = max(low, upper - LOOKED_AT[what])
-        items: list[Json] = []
-        size, at = 0, upper
-        while at > lowest and len(items) < limit and size < PAGE_BYTES:
-            most = min(CHUNK, limit - len(items))
-            rows = self.reader.rows(f"{what}_back", before=at + 1, after=lowest, limit=most, **filters)
-            found = [shown(row) for row in rows]
-            items += found
-            size += sum(len(json.dumps(item, default=str)) for item in found)
-            at = found[-1][cursor] - 1 if len(rows) == most else lowest
-        return {"items": items, "next": at + 1 if at > low else None, "looked_back_to": at + 1}
-
-    def _between(self, what: str, since: str | None, until: str | None, epoch: int | None) -> tuple[int, int]:
-        """The cursors between which a time and an epoch lie: above the first, up to the second."""
-        rows = self.reader.rows
-        low, high = 0, self.heights()[0]
-        if since is not None:
-            low = rows("record_before", at=since)[0]["seq"]
-        if until is not None:
-            high = min(high, rows("record_before", at=until)[0]["seq"])
-        if epoch is not None:
-            found = rows("epoch_between", epoch=epoch)[0]
-            low, high = max(low, found["low"]), min(high, found["high"])
-        if what == "ledger":
-            low, high = (rows("entry_before", seq=seq)[0]["id"] for seq in (low, high))
-        return low, high
-
-    def ledger(self, after: int, limit: int, actor: str | None = None, **filters: Any) -> Json:
-        """A page of ledger entries, in order of id."""
-        own = None if actor is None else uuid5(actor)
-        rows = self.reader.rows("ledger_page", after=after, limit=limit, actor=own, **filters)
-        return _page([_entry_json(row) for row in rows], limit, "id")
-
-    def entry(self, id_: int) -> Json:
-        """One ledger entry. Raises NotThere."""
-        found = self.ledger(id_ - 1, 1, resource=None, kind=None, epoch=None)["items"]
-        if not found or found[0]["id"] != id_:
-            raise NotThere(f"there is no ledger entry {id_}")
-        back = self._look(lambda state: state.reversed.get(id_))
-        return found[0] if back is None else {**found[0], "reversed_by": back}
-
-    def journal(self, after: int, limit: int, kind: str | None = None) -> Json:
-        """A page of journal records as they are chained; amounts in them are minor units."""
-        return self._paged("journal_page", after, limit, "seq", _journal_json, kind=kind)
-
-    def requested(self, request: str) -> Json:
-        """The journal record that answers a request that counts once. Raises NotThere."""
-        rows = self.reader.rows("by_request", request=request)
-        if not rows:
-            raise NotThere(f"there is no record of a request {request}")
-        return _journal_json(rows[0])
-
-    def constraints(self) -> Json:
-        """The constraints in force, and the record that set them."""
-        seq, found = self._look(lambda state: (state.constraints_seq, state.constraints))
-        return {"seq": seq, "constraints": constraints_json(found, self.resources)}
-
-    def controls(self) -> Json:
-        """Whether the grid is paused, what is held, and which prompts and models are in force."""
-
-        def question(state: State) -> Json:
-            active = {a.role: {"prompt": a.prompt, "model": a.model} for a in state.active.values()}
-            found = {"paused": state.paused, "epoch": state.epoch, "seq": state.seq, "digest": state.digest.hex()}
-            return {**found, "entries": state.entries, "holds": list(state.holds), "active": active}
-
-        return self._look(question)
-
-    def actors(self) -> Json:
-        """Everyone but the boundary."""
-
-        def question(state: State) -> list[Json]:
-            own = [actor for actor in state.actors.values() if actor.id != BOUNDARY]
-            return [{"id": a.id, "uuid": uuid5(a.id), "type": a.type, "frozen": a.id in state.frozen} for a in own]
-
-        return {"items": self._look(question), "next": None}
-
     # --- what is handed on --------------------------------------------------------------------------------------------
-
-    def outbox(self, after: int, limit: int) -> Json:
-        """A page of outcomes that were not acknowledged yet, in order of seq."""
-        _ = self.resources  # there is a genesis
-        rows = self.reader.rows("outbox_page", after=after, limit=limit)
-        return _page(self._later([decode(row["body"], row["digest"]) for row in rows]) if rows else [], limit, "seq")
-
-    def digests(self, after: str, limit: int) -> Json:
-        """A page of the digests of days with outcomes that were not acknowledged yet, oldest first."""
-        _ = self.resources  # there is a genesis
-        rows = self.reader.rows("outbox_days", after=_day(after or "0001-01-01")[0], limit=limit)
-        return _page([self.digest(row["day"]) for row in rows], limit, "day")
-
-    def digest(self, day: str) -> Json:
-        """What came of everything on one day (UTC, such as 2026-11-23), and what of it was not acknowledged yet.
-
-        Raises NotThere where the day had no outcome, BadInput where it is none.
-        """
-        ends = _day(day)
-
-        def question(ask: Ask) -> tuple[Json, int, list[Json], list[Json]]:
-            low, high = (ask("record_before", at=end)[0]["seq"] for end in ends)
-            counts = {row["outcome"]: row["count"] for row in ask("outcomes_counted", low=low, high=high)}
-            waiting = ask("outbox_between", low=low, high=high, limit=DIGESTED)
-            synthetic = ask("synthetic_between", low=low, high=high)[0]["count"]
-            return counts, synthetic, ask("outcomes_between", low=low, high=high, limit=daily.MOST), waiting
-
-        counts, synthetic, rows, waiting = self.reader.at_one_moment(question)
-        if not counts:
-            raise NotThere(f"nothing was decided on {day}")
-        shown = self._later([decode(row["body"], row["digest"]) for row in rows])
-        seqs = [row["seq"] for row in waiting]
-        return daily.digest_json(day, counts, shown, seqs, self._public_url, synthetic)
 
     def acknowledge(self, seq: int, reference: str) -> Json:
         """Notes that an outcome was handed on, as what; the second time changes nothing. Raises NotThere."""
@@ -1303,25 +1002,6 @@ class Service:
         except BadInput as error:
             raise NotThere(str(error)) from None
         return {"seq": seq, "acknowledged": True}
-
-    def lag(self) -> int:
-        """How many outcomes wait to be handed on, counted up to `LAG_MAX`."""
-        return int(self.reader.rows("outbox_lag", most=LAG_MAX)[0]["count"])
-
-    def writable(self) -> bool:
-        """Whether the database takes what the app writes."""
-        return bool(self.reader.rows("writable")[0]["writable"])
-
-    def last_outcome(self) -> tuple[int, float] | None:
-        """The last outcome of a proposal: its seq, and its age in seconds."""
-        rows = self.reader.rows("last_outcome")
-        if not rows:
-            return None
-        return rows[0]["seq"], max(0.0, self._clock() / 1e6 - rows[0]["at"].timestamp())
-
-    def heights(self) -> tuple[int, int]:
-        """How many records the journal has, and how many entries the ledger."""
-        return self.reader.look(lambda state: (state.seq, state.entries))
 
 
 def _kind(payload: Act) -> str:
@@ -1341,54 +1021,7 @@ def _append(engine: Engine, payload: Act, at: int, once: Once) -> JournalRecord:
     return act(at, payload.operator, payload.reason, once)
 
 
-def _day(day: str) -> tuple[str, str]:
-    """When a day of UTC begins and ends, as text. Raises BadInput where it is none."""
-    try:
-        begin = datetime.fromisoformat(f"{day}T00:00:00+00:00")
-        return begin.isoformat(), (begin + timedelta(days=1)).isoformat()
-    except (ValueError, OverflowError):
-        raise BadInput(f"{day!r} is no day; expected such as 2026-11-23", ("day",)) from None
-
-
 # --- JSON of rows -----------------------------------------------------------------------------------------------------
-
-
-def _page(items: list[Json], limit: int, cursor: str) -> Json:
-    return {"items": items, "next": items[-1][cursor] if len(items) == limit else None}
-
-
-def _units(minor: int, scale: int) -> int | float:
-    """A JSON number; exact below 15 digits."""
-    return _number(Decimal(plain(minor, scale)))
-
-
-def _number(amount: Decimal) -> int | float:
-    return int(amount) if amount == amount.to_integral_value() else float(amount)
-
-
-def _minor(amount: int | str) -> int | Decimal:
-    return amount if isinstance(amount, int) else Decimal(amount)
-
-
-def _moment(at: datetime) -> str:
-    return at.replace(tzinfo=None).isoformat() + "Z"
-
-
-def _violation_json(row: Json, resources: Resources) -> Json:
-    violation = Violation(**{**row, "code": Code(row["code"])})
-    return {**violation_json(violation, resources), "words": words(violation, resources)}
-
-
-def _journal_json(row: Json) -> Json:
-    found = {key: row[key] for key in ("seq", "epoch", "kind", "body")}
-    payload = json.loads(row["body"])["payload"]
-    return {**found, "at": _moment(row["at"]), "payload": payload, "digest": row["digest"].hex()}
-
-
-def _entry_json(row: Json) -> Json:
-    found = {key: row[key] for key in ("id", "actor_from", "actor_to", "resource", "metadata", "seq", "epoch", "kind")}
-    found["proposal_id"] = None if row["proposal_id"] is None else str(row["proposal_id"])
-    return {**found, "amount": _number(row["amount"]), "executed_at": _moment(row["executed_at"])}
 
 
 def _close_json(record: JournalRecord) -> Json:

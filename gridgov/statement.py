@@ -17,8 +17,7 @@ from gridgov.amounts import LIMIT, plain, plain_decimal, to_json
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Flow, Genesis, JournalRecord, Registration
 from gridgov.model import BOUNDARY, Actor, Kind, Resource, uuid5
-from gridgov.postgres import Reader
-from gridgov.reader import Ask
+from gridgov.reader import Ask, Reading
 from gridgov.replay import follow
 from gridgov.state import State
 from gridgov.statement_rows import GIVEN, RECEIVED
@@ -259,7 +258,7 @@ def _prices(source: Source) -> dict[str, list[int]]:
 # --- from a grid, in sums ---------------------------------------------------------------------------------------------
 
 
-def of_grid(reader: Reader, actor: str, when: Period = ALWAYS) -> Statement:
+def of_grid(reader: Reading, actor: str, when: Period = ALWAYS) -> Statement:
     """The statement of an actor from a grid, as of one moment; a grid knows no prices. Raises BadInput, Damaged.
 
     Complexity: in the database, one look at each entry since the beginning of that time and each flow within it.

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from gridgov.amounts import LIMIT, plain_decimal
 from gridgov.journal import Activation, Control, Decision, JournalRecord, decode
 from gridgov.model import Outcome, Resource
+from gridgov.pages import LAG_MAX
 from gridgov.reader import Ask
-from gridgov.service import ACTIVE, LAG_MAX, MODEL, PROMPT
+from gridgov.service import ACTIVE, MODEL, PROMPT
 from gridgov.state import drawdown
 from gridgov.wire import Json, constraints_json, decision_json, timestamp
 

@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from gridgov import api, postgres, queries, service, stored
+from gridgov import api, pages, postgres, queries, stored
 from gridgov.auth import Caller, Keys
 from gridgov.errors import BadInput
 from gridgov.model import Round, uuid5
@@ -560,8 +560,8 @@ def test_needs_of_more_than_15_digits_are_refused(client):
 
 
 def test_page_of_long_rows_is_cut_and_goes_on(client, monkeypatch):
-    monkeypatch.setattr(service, "PAGE_BYTES", 5_000)
-    monkeypatch.setattr(service, "CHUNK", 2)
+    monkeypatch.setattr(pages, "PAGE_BYTES", 5_000)
+    monkeypatch.setattr(pages, "CHUNK", 2)
     for _ in range(6):
         body = {"proposal_id": str(uuid.uuid4()), "proposal": moving(reasoning="x" * 2_000)}
         good(client.ask("POST", "/v1/proposals", body))
@@ -874,7 +874,7 @@ def test_shows_the_world_as_it_was(client):
     problem(client.ask("GET", "/v1/world-state", epoch="x"), 422)
 
 
-def pages(client, path, **query):
+def every(client, path, **query):
     """All items, page by page."""
     after, found = 0, []
     while after is not None:
@@ -887,15 +887,15 @@ def pages(client, path, **query):
 def test_lists_in_pages_and_by_filters(client):
     made = [client.propose(n + 1, key=("propose", "operate")[n % 2]) for n in range(7)]
     refused = client.propose(60)
-    assert [p["seq"] for p in pages(client, "/v1/proposals")] == [one["seq"] for one in (*made, refused)]
-    assert [p["proposal_id"] for p in pages(client, "/v1/proposals", outcome="rejected")] == [refused["proposal_id"]]
-    assert len(pages(client, "/v1/proposals", proposer="propose")) == 4
-    assert pages(client, "/v1/proposals", epoch=2) == []
-    assert [e["id"] for e in pages(client, "/v1/ledger", kind="transfer")] == [one["entries"][0] for one in made]
-    assert len(pages(client, "/v1/ledger", actor="actor-1", resource="energy", epoch=1)) == 7
-    records = pages(client, "/v1/journal")
+    assert [p["seq"] for p in every(client, "/v1/proposals")] == [one["seq"] for one in (*made, refused)]
+    assert [p["proposal_id"] for p in every(client, "/v1/proposals", outcome="rejected")] == [refused["proposal_id"]]
+    assert len(every(client, "/v1/proposals", proposer="propose")) == 4
+    assert every(client, "/v1/proposals", epoch=2) == []
+    assert [e["id"] for e in every(client, "/v1/ledger", kind="transfer")] == [one["entries"][0] for one in made]
+    assert len(every(client, "/v1/ledger", actor="actor-1", resource="energy", epoch=1)) == 7
+    records = every(client, "/v1/journal")
     assert [r["seq"] for r in records] == list(range(1, 11)) and records[0]["kind"] == "genesis"
-    assert [r["payload"]["outcome"] for r in pages(client, "/v1/journal", kind="proposal")][-1] == "rejected"
+    assert [r["payload"]["outcome"] for r in every(client, "/v1/journal", kind="proposal")][-1] == "rejected"
     for path in ("/v1/proposals", "/v1/ledger", "/v1/journal", "/v1/outbox"):
         problem(client.ask("GET", path, limit=0), 422)
         problem(client.ask("GET", path, limit=1001), 422)
@@ -914,13 +914,13 @@ def test_lists_outcomes_until_they_are_acknowledged(client):
     settled = good(client.act(f"/v1/proposals/{held['proposal_id']}/approve", {}))
     made += [held, settled]
     good(client.act("/v1/control", {"action": "pause"}))
-    assert pages(client, "/v1/outbox") == made
+    assert every(client, "/v1/outbox") == made
     first, second = made[0]["seq"], made[1]["seq"]
     for _ in range(2):
         assert client.post(f"/v1/outbox/{second}/ack", {"reference": "GRID-2"})["seq"] == second
-    assert [one["seq"] for one in pages(client, "/v1/outbox")] == [one["seq"] for one in made if one is not made[1]]
+    assert [one["seq"] for one in every(client, "/v1/outbox")] == [one["seq"] for one in made if one is not made[1]]
     client.post(f"/v1/outbox/{first}/ack", {"reference": "GRID-1"})
-    assert pages(client, "/v1/outbox") == made[2:]
+    assert every(client, "/v1/outbox") == made[2:]
     problem(client.ask("POST", "/v1/outbox/1/ack", {"reference": "x"}), 404, "no outcome")
     problem(client.ask("POST", "/v1/outbox/999/ack", {"reference": "x"}), 404)
     problem(client.ask("POST", f"/v1/outbox/{first}/ack", {"reference": ""}), 422)

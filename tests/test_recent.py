@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from gridgov import service
+from gridgov import pages
 from tests.apps import fill, good, moving, running
 
 pytest_plugins = ["tests.databases"]
@@ -75,7 +75,7 @@ def test_times_bound_what_is_found(client):
 
 
 def test_page_ends_after_so_many_rows_and_says_how_far_it_looked(client, monkeypatch):
-    monkeypatch.setitem(service.LOOKED_AT, "proposals", 3)
+    monkeypatch.setitem(pages.LOOKED_AT, "proposals", 3)
     head = client.get("/v1/control")["seq"]
     page = client.get("/v1/recent/proposals", outcome="noop")
     assert page == {"items": [], "next": head - 2, "looked_back_to": head - 2}
