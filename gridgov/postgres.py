@@ -16,7 +16,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -37,10 +37,10 @@ from gridgov.model import LedgerEntry
 from gridgov.queries import migrations, query, snapshot
 from gridgov.reader import Ask, Reading
 from gridgov.replay import Columns, chain, fold
-from gridgov.rows import Rows, Statement
+from gridgov.rows import Rows, Statement, array
 from gridgov.standing import follow, load_state
 from gridgov.state import State
-from gridgov.stored import answered_by, columns_of, entries_after, lines, record_by, records_after, row_by
+from gridgov.stored import answered_by, columns_of, decoded, entries_after, lines, record_by, records_after, row_by
 
 __all__ = [  # what lives below and belongs to what is here may be asked for here, too
     "APP", "READ", "Ask", "Committed", "Connection", "Handed", "Interaction", "Key", "Misplaced", "Pool",
@@ -241,13 +241,15 @@ This is how a batch is written while the next one is run, in one thread: two wou
 """
 
 
-def _execution(pg: PGconn, statement: Statement) -> Steps:
+def _execution(pg: PGconn, statement: Statement, prepared: Collection[str] = ()) -> Steps:
     """Sends a statement. Raises what the server says, and Damaged where it touches other rows than it must."""
-    text = query(statement.name).encode()
-    if statement.values:
-        pg.send_query_params(text, [value.encode() for value in statement.values])
+    values = [value.encode() for value in statement.values]
+    if statement.name in prepared:
+        pg.send_query_prepared(statement.name.encode(), values)
+    elif values:
+        pg.send_query_params(query(statement.name).encode(), values)
     else:
-        pg.send_query(text)
+        pg.send_query(query(statement.name).encode())
     last, data = None, iter(statement.data)
     while (result := (yield from _next_result(pg))) is not None:
         if result.status == ExecStatus.COPY_IN:
@@ -261,6 +263,17 @@ def _execution(pg: PGconn, statement: Statement) -> Steps:
         raise Damaged(f"{last.command_tuples} balances were moved instead of {statement.touched}; "
                       f"run `gridgov verify postgres`")  # fmt: skip
     return last
+
+
+def _preparation(pg: PGconn, name: str) -> Steps:
+    """Has the server plan a query once, whose one parameter may be written as the driver does."""
+    pg.send_prepare(name.encode(), re.sub(r"%\(\w+\)s", "$1", query(name)).encode())
+    result = yield from _next_result(pg)
+    assert result is not None, "a statement has a result"
+    if result.status != ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
+    yield from _next_result(pg)
+    return result
 
 
 def _next_result(pg: PGconn) -> Steps:
@@ -410,13 +423,20 @@ def _head(connection: Connection) -> tuple[int, bytes]:
 
 def _begin(connection: Connection) -> tuple[tuple[int, bytes], int]:
     """Begins a batch: takes the lock, and returns the head (seq, digest) and the generation as they are under it."""
-    cursor = connection.execute(query("begin"))
-    while cursor.nextset():
-        pass
-    row = cursor.fetchone()
-    assert row is not None, "the generation is always there"
-    seq, digest_, generation = row
-    return (seq, digest_ or START), generation
+    found = _finished(connection, _execution(connection.pgconn, Statement("begin")))
+    assert found is not None, "the generation is always there"
+    seq, digest_, generation = (_value(found, 0, column) for column in range(3))
+    return (int(seq), _bytes(digest_) or START), int(generation)
+
+
+def _value(result: PGresult, row: int, column: int) -> str:
+    """A value as the server writes it; empty for NULL."""
+    return (result.get_value(row, column) or b"").decode()
+
+
+def _bytes(text: str) -> bytes:
+    """Bytes as the server writes them: the hex of each, after a mark."""
+    return bytes.fromhex(text[2:])
 
 
 def _roll_back(connection: Connection) -> None:
@@ -428,14 +448,21 @@ def _roll_back(connection: Connection) -> None:
 # --- group commit -----------------------------------------------------------------------------------------------------
 
 
+PREPARED = ("answered", "move_balances")
+"""What each batch asks and is the same but for its values: a session's server plans it once."""
+
+
 class _Session:
     """A connection, and the engine that is as far as the database was when it last looked."""
 
     def __init__(self, url: str, grid: str) -> None:
         self.connection = connect(url, grid)
         self.transit: _Transit | None = None
-        with _closed_on_failure(self.connection), snapshot(self.connection):
-            self.desk, self.engine = self._load()
+        with _closed_on_failure(self.connection):
+            for name in PREPARED:
+                self._finish(_preparation(self.connection.pgconn, name))
+            with snapshot(self.connection):
+                self.desk, self.engine = self._load()
 
     def _load(self) -> tuple[Desk, Engine]:
         """An engine that is where the database is."""
@@ -451,7 +478,17 @@ class _Session:
     def _search(self, ids: Sequence[str]) -> list[tuple[str, JournalRecord]]:
         if self.transit is not None:
             self.transit.finish()  # it has the connection
-        return answered_by(self.connection, ids)
+        found = self._execute(Statement("answered", values=(array(ids),)))
+        rows = [[_value(found, row, column) for column in range(3)] for row in range(found.ntuples)]
+        return [(id_, decoded(body, _bytes(digest_))) for id_, body, digest_ in rows]
+
+    def _execute(self, statement: Statement) -> PGresult:
+        return self._finish(_execution(self.connection.pgconn, statement, PREPARED))
+
+    def _finish(self, steps: Steps) -> PGresult:
+        last = _finished(self.connection, steps)
+        assert last is not None, "each statement has a result"
+        return last
 
     def run(self, calls: Calls) -> Batch:
         """Begins a batch, runs its commands in order, and writes what they appended; all but the commit."""
@@ -468,7 +505,7 @@ class _Session:
             self.desk, self.engine = self._load()
             self.desk.look_up(ids)
         for statement in self.desk.pass_on():
-            _finished(self.connection, _execution(self.connection.pgconn, statement))
+            self._execute(statement)
         return batch
 
     def _all(self, calls: Calls, spoilt: dict[int, Exception]) -> Batch | None:
@@ -511,7 +548,7 @@ class _Session:
 
     def commit(self, batch: Batch) -> None:
         """Makes the batch durable; one without records has nothing to wait for."""
-        self.connection.execute(query("commit" if batch.records else "rollback"))
+        self._execute(Statement("commit" if batch.records else "rollback"))
         self.desk.written()
 
 
@@ -555,7 +592,7 @@ class _Transit:
         if found != _as_sent(*self.batch.base, self._generation):
             raise _Overtaken
         for statement in self._statements:
-            yield from _execution(self._pg, statement)
+            yield from _execution(self._pg, statement, PREPARED)
         if self.batch.records:
             self.committing = True
             yield from _execution(self._pg, Statement("commit"))
