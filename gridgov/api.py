@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -1282,8 +1282,7 @@ class Gate:
         meters, method = self.desk.meters, scope["method"] if route else ""
         meters.requests.labels(method, route, str(status)).inc()
         meters.seconds.labels(route).observe(seconds)
-        now = datetime.fromtimestamp(time.time(), UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-        line = {"time": f"{now}Z", "request_id": _id_of(scope), "method": scope["method"], "path": route}
+        line = {"time": _stamp(time.time()), "request_id": _id_of(scope), "method": scope["method"], "path": route}
         line |= {"status": status, "ms": round(seconds * 1000, 2), "key": scope.get("gridgov.key")}
         _access.info("%s", json.dumps(line, ensure_ascii=False))
 
@@ -1348,6 +1347,11 @@ def _openapi(app: FastAPI) -> Json:
     return app.openapi_schema
 
 
+def _stamp(seconds: float) -> str:
+    """A time as log lines have it: UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 class _Lines(logging.Formatter):
     """A log record as one line of JSON; those of requests are that already."""
 
@@ -1355,7 +1359,7 @@ class _Lines(logging.Formatter):
         """The line."""
         if record.name == _access.name:
             return record.getMessage()
-        line = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
+        line = {"time": _stamp(record.created), "level": record.levelname, "logger": record.name}
         line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -1375,14 +1379,12 @@ def serve(
 
     Raises BadInput where there is no such grid; a database that is away is waited for. Log lines go to stderr.
     """
-    app = create(url, grid, public_url, prices=prices)
-    try:
-        app.state.desk.open()
-    except Unreachable as error:
-        _reports.warning("starting without the database: %s", error)
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_Lines())
     logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
+    app = create(url, grid, public_url, prices=prices)
+    with suppress(Unreachable):  # the app says so itself, and goes on trying
+        app.state.desk.open()
     config = uvicorn.Config(
         app,
         host,

@@ -11,6 +11,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -1185,7 +1186,21 @@ def test_serves_until_it_is_told_to_stop(url):
     assert (process.returncode, out) == (0, "over\n")
     lines = [json.loads(line) for line in err.splitlines()]
     assert [one["path"] for one in lines if "path" in one] == ["/readyz", "/v1/proposals"]
+    assert all(datetime.fromisoformat(one["time"]).utcoffset() == timedelta(0) for one in lines)
     assert KEYS["operate"].rpartition("_")[2] not in err
+
+
+def test_starts_without_its_database_and_logs_nothing_but_json():
+    command = [sys.executable, "-c", SERVING, "postgresql://nobody:hidden@127.0.0.1:1/nothing"]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        client = Client(process.stdout.readline().strip())
+        problem(client.ask("GET", "/readyz", key=False), 503, "GRIDGOV_DATABASE_URL")
+        client.http.close()
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    said = [one["message"] for one in map(json.loads, err.splitlines()) if one.get("level") == "WARNING"]
+    assert len(said) == 1 and said[0].startswith("starting without the grid") and "hidden" not in err
 
 
 def test_serves_no_grid_that_is_not_there(database):
