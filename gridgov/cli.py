@@ -193,8 +193,9 @@ def _told_how_to_go_on(live: Live | None, record: Path | None) -> Iterator[None]
     """Says where the replies are that a run was paid for, where it ends before its time."""
 
     def again(live: Live) -> str:
-        made = "1 call was" if live.calls == 1 else f"{live.calls} calls were"
-        return f"{made} made; nothing is paid twice: run again with --record {record}"
+        made = "1 call was made" if live.calls == 1 else f"{live.calls} calls were made"
+        cost = f", priced at {live.cost:.4f} USD" if live.cost else ""
+        return f"{made}{cost}; nothing is paid twice: run again with --record {record}"
 
     try:
         yield
