@@ -16,9 +16,12 @@ from gridgov.model import Round, Unavailable
 LeftOut = Callable[[str, str], None]
 """Is told of an exchange that cannot be replayed: the id of its proposal, and why."""
 
-SECRET = re.compile(rb"AIza[0-9A-Za-z_-]{35}|gridgov_[0-9a-f]{16}_[0-9A-Za-z_-]{43}|lin_api_[0-9A-Za-z]{20}|"
-                    rb"(?i:\"(?:x-goog-api-key|authorization)\")")  # fmt: skip
-"""What a key looks like, or a header that carries one: no exchange in which it stands is written."""
+SECRET = re.compile(rb"AIza[0-9A-Za-z_-]{35}|\bAQ\.[0-9A-Za-z_-]{30}|gridgov_[0-9a-f]{16}_[0-9A-Za-z_-]{43}|"
+                    rb"lin_api_[0-9A-Za-z]{20}|(?i:\"(?:x-goog-api-key|authorization)\")")  # fmt: skip
+"""What a key looks like (Google's in both of its forms), or a header that carries one.
+
+No exchange in which it stands is written.
+"""
 
 
 class _Last(NamedTuple):

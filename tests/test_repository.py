@@ -19,7 +19,7 @@ FORBIDDEN_TEXT = {
     "address of a package registry": r'"resolved": "https?:|--(extra-)?index-url|registry = "https?:'
     r"|pypi\.org|pythonhosted\.org|registry\.npmjs\.org",
     "path of a developer's machine": r"(^|[^A-Za-z0-9_.])/(work|farm|root)/[A-Za-z.]",
-    "key": r"AIza[0-9A-Za-z_-]{30}|lin_api_[0-9A-Za-z]{20}",
+    "key": r"AIza[0-9A-Za-z_-]{30}|\bAQ\.[0-9A-Za-z_-]{30}|lin_api_[0-9A-Za-z]{20}",
 }
 FORBIDDEN_LOCKS = {"uv.lock", "poetry.lock", "pdm.lock", "yarn.lock"}
 FORBIDDEN_NAMES = r"helper|util|manager"

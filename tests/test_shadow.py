@@ -486,8 +486,8 @@ def test_the_same_question_is_numbered_and_a_failure_of_the_same_round_supersede
     assert third.round.proposer == "planner/shadow"
 
 
-def test_only_what_can_be_replayed_and_holds_no_key_is_written_from_a_time_until_another(client, url, tmp_path):
-    key = "AI" + "za" + "x" * 35
+@pytest.mark.parametrize("key", ["AI" + "za" + "x" * 35, "AQ" + ".Ab8_" + "x" * 40])
+def test_only_what_can_be_replayed_and_holds_no_key_is_written_from_a_time_until_another(client, url, tmp_path, key):
     told: list[tuple[str, str]] = []
     sent = []
     for reply, more in (
