@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import difflib
-import fcntl
 import json
 import os
 import re
@@ -612,6 +611,8 @@ class Recorder:
 
     def _claimed(self) -> BinaryIO:
         """The unfinished file, which no other process writes as long as it is open. Raises BadInput where one does."""
+        import fcntl  # whoever only replays needs no POSIX
+
         while True:
             file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             try:
