@@ -151,7 +151,7 @@ def _write_files(out: Path, target: n8n.Target) -> None:
     for id_, workflow in made.items():
         path = out / files[id_]
         path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        click.echo(f"  workflow    {path.name} ({workflow['name']})")
+        click.echo(f"  workflow    {path.name} ({workflow['name']}), id {id_}")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

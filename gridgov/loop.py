@@ -201,7 +201,7 @@ class Loop:
 
             gemini = started.enter_context(GeminiStub(policy="hasty", port=self._free(GEMINI_PORT)))
             gemini_key, gemini_url = "stub", gemini.url
-            parts.say(f"gemini    {gemini_url}  (a stub, where a policy answers: GEMINI_API_KEY is not set)")
+            parts.say(f"gemini    {gemini_url}  (a stub, whose replies are synthetic: GEMINI_API_KEY is not set)")
         linear_key, linear_url, team = own.linear_api_key, own.linear_url, parts.linear_team
         if linear_key is None:
             from sim.stubs.linear import Stub
@@ -230,6 +230,7 @@ class Loop:
             while not self._stop.wait(LOOK_S):
                 with suppress(httpx.HTTPError):  # the app or n8n is busy or restarting: it is asked again
                     epoch = told.epoch()
+                    told.pause()
                     if epoch > played and self._play(client, n8n_url, target, epoch):
                         played = epoch
                         if not begun:
@@ -289,6 +290,7 @@ class _Told:
         self._headers = {"Authorization": f"Bearer {app_key}"}
         self._after: int | None = None
         self._head = 0
+        self._paused = self._was_paused = False
         self._waiting: dict[int, tuple[Json, float]] = {}
 
     def _get(self, path: str) -> Any:
@@ -299,10 +301,17 @@ class _Told:
     def epoch(self) -> int:
         """The open epoch."""
         found = self._get("/v1/control")
-        self._head = found["seq"]
+        self._head, self._paused = found["seq"], found["paused"]
         if self._after is None:
             self._after = self._head
         return int(found["epoch"])
+
+    def pause(self) -> None:
+        """Tells that the grid is paused, and that it goes on: each once, since nothing else is heard of it."""
+        if self._paused != self._was_paused:
+            self._was_paused = self._paused
+            said = "Paused: nobody is asked" if self._paused else "Resumed: the next round is asked within a minute"
+            self._say(f"{time.strftime('%H:%M:%S', time.gmtime())}  {said}")
 
     def look(self) -> None:
         """Tells what is new."""

@@ -296,6 +296,18 @@ def test_meters_are_played_again_where_what_answers_is_not_the_workflow(tmp_path
     assert lines == []
 
 
+def test_pause_is_told_once_and_so_is_its_end():
+    lines: list[str] = []
+    paused = [False, True, True, False, False]
+    asked = [{"paused": one, "epoch": 3, "seq": 9} for one in paused]
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=asked.pop(0)))) as client:
+        told = loop._Told(client, "http://app", "key", None, lines.append)
+        for _ in paused:
+            assert told.epoch() == 3
+            told.pause()
+    assert [line.split("  ", 1)[1].split(":")[0] for line in lines] == ["Paused", "Resumed"]
+
+
 def test_what_was_imported_runs_and_is_the_same_until_somebody_changes_it(gridgov, keys, prefix, tmp_path):
     home = tmp_path / "home"
     said = gridgov("n8n", "import", "--linear-team", "T", "--home", home)
