@@ -17,6 +17,8 @@ from typing import Any
 import streamlit as st
 import uvicorn
 from streamlit import config
+from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
+from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
 from gridgov.serving import Server
 
@@ -78,6 +80,25 @@ class _Headers:
         await self.app(scope, receive, sending if scope["type"] == "http" else send)
 
 
+def drop_what_is_gone() -> None:
+    """Lets Streamlit drop what a page asks for after it was left.
+
+    A page that draws itself anew, or a second click on it, may ask for a part of itself (a fragment) while the server
+    turns to another page already. Streamlit looks for that part afterwards, finds none, but tells the browser that
+    the page is the old one again, which then clears the new page and is left blank. A test shows it.
+    """
+    run = ScriptRunner._run_script
+    if run.__name__ == "_checked":
+        return
+
+    def _checked(self: ScriptRunner, wanted: RerunData) -> None:
+        parts = wanted.fragment_id_queue
+        if not parts or any(self._fragment_storage.contains(part) for part in parts):
+            run(self, wanted)
+
+    ScriptRunner._run_script = _checked  # type: ignore[assignment, method-assign]
+
+
 def _warm() -> None:
     """Loads what every page needs, so that who comes first does not wait for it."""
     for name in ("pandas", "pyarrow", "altair", "dashboard.frame", "dashboard.pages.today"):
@@ -92,6 +113,7 @@ def serve(listening: socket.socket, ready: Callable[[], None] = lambda: None) ->
     chosen = {**OPTIONS, "server.address": host, "server.port": port, "browser.serverAddress": host}
     for name, value in chosen.items():
         config.set_option(name, value)
+    drop_what_is_gone()
     app = st.App(SCRIPT, middleware=[Middleware(_Headers)], on_script_error=_on_fault)
     settings = uvicorn.Config(
         app, log_config=None, log_level="error", access_log=False, server_header=False, lifespan="on",

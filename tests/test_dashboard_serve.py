@@ -9,6 +9,10 @@ import time
 
 import httpx
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.util import calc_hash
+from websockets.sync.client import connect
 
 from tests.browser import dashboard
 from tests.commands import GRIDGOV, ROOT, one_line, up
@@ -142,10 +146,42 @@ def test_dashboard_with_neither_production_nor_runs_says_what_to_type(browse):
         sheet = browse(found).open("/")
         sheet.see("No production can be seen here", "gridgov up", "gridgov dashboard --api http://HOST:PORT")
         sheet.shoot("nothing-production")
-        assert sheet.wide() <= 0
         sheet.open("/operate").see("No production can be seen here")
         sheet.open("/runs")
         sheet.shoot("nothing-runs")
+
+
+def test_part_of_a_page_that_was_left_is_not_drawn_over_the_next_one():
+    runs, sweeps = (calc_hash(name) for name in ("runs", "sweeps"))
+
+    def ask(page, part=""):
+        wanted = BackMsg()
+        wanted.rerun_script.page_script_hash, wanted.rerun_script.fragment_id = page, part
+        line.send(wanted.SerializeToString())
+
+    def said(patience_s=60):
+        """What the server says, until it says nothing for so long."""
+        while True:
+            message = ForwardMsg()
+            try:
+                message.ParseFromString(line.recv(timeout=patience_s))
+            except TimeoutError:
+                return
+            yield message
+
+    def wait(kind):
+        return next(getattr(message, kind) for message in said() if message.WhichOneof("type") == kind)
+
+    with dashboard() as found, connect(f"ws{found.url.removeprefix('http')}/_stcore/stream", max_size=None) as line:
+        ask(runs)
+        part = wait("auto_rerun").fragment_id
+        wait("script_finished")
+        ask(sweeps)
+        assert wait("new_session").page_script_hash == sweeps
+        ask(runs, part)  # while the next page is drawn, as a second click or a timer does
+        wait("script_finished")
+        drawn = [one.new_session.page_script_hash for one in said(3) if one.WhichOneof("type") == "new_session"]
+        assert drawn == []
 
 
 def test_sigterm_ends_the_dashboard_as_ctrl_c_does():
