@@ -226,10 +226,22 @@ def may(scope: str) -> bool:
 def summary(hours: int = 24, fresh_s: float = FRAME_FRESH_S) -> dict[str, Any] | None:
     """What there is to say about now and the last hours, as `GET /v1/summary`; None where it cannot be had."""
     try:
-        found = ask("/v1/summary", fresh_s, hours=hours).body
+        found = ask("/v1/summary", fresh_s, hours=hours)
     except (Refused, Away):
         return None
-    return found if isinstance(found, dict) else None
+    return aged(found.body, now() - found.at) if isinstance(found.body, dict) else None
+
+
+def aged(said: Any, seconds: float) -> Any:
+    """What the API said so many seconds ago, as it is now: each `age_seconds` has grown by as much."""
+    if isinstance(said, list):
+        return [aged(one, seconds) for one in said]
+    if not isinstance(said, dict):
+        return said
+    return {
+        name: float(own) + max(0.0, seconds) if name == "age_seconds" else aged(own, seconds)
+        for name, own in said.items()
+    }
 
 
 def units() -> dict[str, str]:
@@ -268,20 +280,20 @@ def sign_in(place: str) -> None:
         st.rerun()
 
 
-def begin(hours: int = 24) -> bool:
+def begin(hours: int = 24) -> Answer | None:
     """What stands above every page of production: how old it is, whether it is paused, whether it adds up.
 
-    False where nothing can be shown; then it has said what to do.
+    The summary that says so; None where nothing can be shown, and then it has said what to do.
     """
     st.session_state.pop("stale", None)
     try:
         found = ask("/v1/summary", FRAME_FRESH_S, hours=hours)
     except Refused as refused:
         _refused(refused)
-        return False
+        return None
     except Away as away:
         _away(away)
-        return False
+        return None
     if found.stale:
         st.error(
             f"**The API is away:** {text.safe(found.stale, 300)}. What is shown here is what it answered last, "
@@ -291,7 +303,7 @@ def begin(hours: int = 24) -> bool:
     st.session_state.pop("stale", None)
     stamp(found)
     banner(found.body)
-    return True
+    return found
 
 
 def stamp(found: Answer) -> None:
@@ -366,12 +378,16 @@ def _away(away: Away) -> None:
 
 
 def block(said: str | None, empty: str = "nothing", most: int = 20_000) -> None:
-    """Text that others wrote, as it is, in lines of its own."""
+    """Text that others wrote, as it is, in lines of its own; what would turn or hide it is written out."""
     if not said:
         st.caption(f"({empty})")
         return
     more = len(said) - most
-    st.code(said[:most] + (f"\n… and {more:,} more characters" if more > 0 else ""), language=None, wrap_lines=True)
+    st.code(
+        text.lines(said[:most]) + (f"\n… and {more:,} more characters" if more > 0 else ""),
+        language=None,
+        wrap_lines=True,
+    )
 
 
 def table(

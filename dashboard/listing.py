@@ -1,9 +1,9 @@
-"""What the pages of proposals, entries and records share: the newest, what was before, and all of it in a file."""
+"""What the pages of proposals, entries and records share: filters, the newest, what was before, all of it in a file."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,6 +22,50 @@ EXPORTED = 100_000
 
 RESETS = ("before",)
 """A change of a filter begins at the newest again."""
+
+
+def draw(
+    what: str,
+    filters: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    row: Callable[[Json], Json],
+    flat: Callable[[Json], Json],
+    opens: tuple[str, str],
+) -> None:
+    """One page of `/v1/recent/<what>` as a table, newest first, and all of it as files.
+
+    `row` and `flat` make of an item a row of the table and of a file. A row that is clicked puts what the item has
+    under the second name of `opens` into the parameter of the first one.
+    """
+    items = page(what, filters)
+    param, member = opens
+    frame.table(
+        [row(item) for item in items],
+        what,
+        columns=columns,
+        chosen=lambda place: frame.set_param(param, items[place][member]),
+        empty="Nothing is found here. Change the filters, or look at what is older.",
+    )
+    if items:
+        st.caption("Click the box at the left of a row to open its story.")
+    export(what, filters, flat)
+
+
+def searching(names: Iterable[str]) -> Any:
+    """Where the filters of a list stand: open where the address has one of these parameters."""
+    return st.expander("Filter and search", expanded=any(frame.param(name) for name in names))
+
+
+def back(page_name: str, label: str, names: Iterable[str]) -> None:
+    """A link from one story back to the list, with the filters that it had."""
+    frame.link(page_name, f"← {label}", **{name: frame.param(name) for name in names})
+
+
+def numbered(page_name: str, label: str, param: str) -> None:
+    """A field for the number of what somebody looks for, which leads there."""
+    number = text.whole(frame.written("find", label))
+    if number is not None:
+        frame.go(page_name, **{param: number})
 
 
 def times() -> dict[str, str | None]:

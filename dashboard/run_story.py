@@ -63,7 +63,7 @@ def _transfers(asked: Sequence[Mapping[str, Any]], name: str, about: About) -> N
         for one in asked[:ROWS]
     ]
     if rows:
-        columns = {"from": "from", "to": "to", "amount": _right("amount"), "resource": "resource"}
+        columns = {"from": "From", "to": "To", "amount": _right("Amount"), "resource": "Resource"}
         frame.table(rows, f"transfers-{name}", columns=columns)
 
 
@@ -88,11 +88,11 @@ def _judged(judged: Mapping[str, Any], about: About) -> None:
             for one in broken[:ROWS]
         ]
         columns = {
-            "words": st.column_config.TextColumn("what is wrong", width="large"),
-            "code": "rule",
-            "path": "where",
-            "limit": _right("limit"),
-            "actual": _right("actual"),
+            "code": "Rule",
+            "limit": _right("Limit"),
+            "actual": _right("Actual"),
+            "words": st.column_config.TextColumn("In words", width="large"),
+            "path": "Where",
         }
         frame.table(rows, "violations", columns=columns)
     if judged.get("granted"):
@@ -116,7 +116,7 @@ def _moved(moved: Mapping[str, Any], about: About) -> None:
         {**one, "amount": text.amount(one["amount"], about.units.get(one["resource"], ""))}
         for one in moved["entries"][:ROWS]
     ]
-    columns = {"id": "entry", "from": "from", "to": "to", "amount": _right("amount"), "resource": "resource"}
+    columns = {"id": "Entry", "from": "From", "to": "To", "amount": _right("Amount"), "resource": "Resource"}
     frame.table(entries, "entries", columns=columns)
     balances = [
         {
@@ -126,7 +126,7 @@ def _moved(moved: Mapping[str, Any], about: About) -> None:
         }
         for one in moved["balances"][:ROWS]
     ]
-    names = {"actor": "actor", "resource": "resource", "before": _right("before"), "after": _right("after")}
+    names = {"actor": "Actor", "resource": "Resource", "before": _right("Before"), "after": _right("After")}
     frame.table(balances, "before-after", columns=names)
 
 
@@ -151,7 +151,7 @@ def _seen(seen: Mapping[str, Any], about: About) -> None:
         needs = {f"need {name}": amount for name, amount in actor.get("needs", {}).items()}
         frozen = " (frozen)" if actor.get("frozen") else ""
         rows.append({"actor": actor["id"] + frozen, **actor["balances"], **needs})
-    headings: dict[str, Any] = {"actor": "actor"}
+    headings: dict[str, Any] = {"actor": "Actor"}
     for key in dict.fromkeys(key for row in rows for key in row):
         if key != "actor":
             needed = key.startswith("need ")

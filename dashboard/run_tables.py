@@ -111,11 +111,11 @@ def proposals(ref: Ref, about: About) -> None:
         asked.setdefault(one["proposal_id"], []).append(one)
     shown = [_proposal(row, asked.get(row["proposal_id"], []), about) for row in rows]
     columns = {
-        "epoch": "epoch",
-        "proposer": "proposer",
-        "outcome": "outcome",
-        "transfers": st.column_config.TextColumn("asked for", width="large"),
-        "why": st.column_config.TextColumn("why", width="large"),
+        "epoch": "Epoch",
+        "proposer": "Proposer",
+        "outcome": "Outcome",
+        "transfers": st.column_config.TextColumn("Asked for", width="large"),
+        "why": st.column_config.TextColumn("Why", width="large"),
     }
     frame.table(
         shown,
@@ -239,14 +239,14 @@ def ledger(ref: Ref, about: About) -> None:
         for row in rows
     ]
     columns = {
-        "id": "entry",
-        "epoch": "epoch",
-        "kind": "kind",
-        "actor_from": "from",
-        "actor_to": "to",
-        "amount": st.column_config.TextColumn("amount", alignment="right"),
-        "resource": "resource",
-        "at": "at",
+        "id": "Entry",
+        "epoch": "Epoch",
+        "kind": "Kind",
+        "actor_from": "From",
+        "actor_to": "To",
+        "amount": st.column_config.TextColumn("Amount", alignment="right"),
+        "resource": "Resource",
+        "at": "At",
     }
 
     def chosen(place: int) -> None:
@@ -293,12 +293,12 @@ def journal(ref: Ref, about: About) -> None:
         for row in rows
     ]
     columns = {
-        "seq": "record",
-        "epoch": "epoch",
-        "kind": "kind",
-        "at": "at",
-        "digest": "digest",
-        "body": st.column_config.TextColumn("body", width="large"),
+        "seq": "Record",
+        "epoch": "Epoch",
+        "kind": "Kind",
+        "at": "At",
+        "digest": "Digest",
+        "body": st.column_config.TextColumn("Body", width="large"),
     }
     frame.table(
         shown,
@@ -317,7 +317,7 @@ def _record(ref: Ref, seq: int) -> None:
         st.info(f"There is no journal record {seq:,} in this run.")
         return
     [row] = found
-    st.markdown(f"#### Record {seq:,}: {text.safe(row['kind'])}")
+    st.markdown(f"#### Record {seq:,}: {text.RECORDS.get(row['kind']) or text.safe(row['kind'])}")
     st.text(f"Epoch {row['epoch']:,}, {text.moment(row['recorded_at'].isoformat())}")
     st.caption(f"Its name outside: `{seq}:{row['digest']}`. Amounts in it are in minor units.")
     frame.block(json.dumps(json.loads(row["body"]), ensure_ascii=False, indent=2), most=100_000)
@@ -333,14 +333,14 @@ def calls(ref: Ref, about: About) -> None:
         st.info("No model was asked in this run, and no recording was played.")
         return
     columns = {
-        "model": "model",
-        "origin": "origin",
-        "calls": "calls",
-        "tokens_in": "tokens in",
-        "tokens_out": "tokens out",
-        "tokens_thought": "tokens thought",
-        "cost": st.column_config.NumberColumn("cost", format="%.6f"),
-        "latency_ms": st.column_config.NumberColumn("latency (median), ms", format="%.0f"),
+        "model": "Model",
+        "origin": "Origin",
+        "calls": "Calls",
+        "tokens_in": "Tokens in",
+        "tokens_out": "Tokens out",
+        "tokens_thought": "Tokens thought",
+        "cost": st.column_config.NumberColumn("Cost", format="%.6f"),
+        "latency_ms": st.column_config.NumberColumn("Latency (median), ms", format="%.0f"),
     }
     frame.table([_numbers(row) for row in totals], "call-totals", columns=columns)
     if any(row["origin"] == "synthetic" for row in totals):
@@ -348,17 +348,17 @@ def calls(ref: Ref, about: About) -> None:
     st.caption("Cost is in the currency of the price table; empty where the model has no price.")
     rows, _ = _page(ref, "interactions", ())
     one = {
-        "epoch": "epoch",
-        "proposer": "proposer",
-        "n": "round",
-        "origin": "origin",
-        "model": "model",
-        "status": "status",
-        "finish_reason": "finish reason",
-        "tokens_in": "tokens in",
-        "tokens_out": "tokens out",
-        "cost": st.column_config.NumberColumn("cost", format="%.6f"),
-        "latency_ms": st.column_config.NumberColumn("latency, ms", format="%.0f"),
+        "epoch": "Epoch",
+        "proposer": "Proposer",
+        "n": "Round",
+        "origin": "Origin",
+        "model": "Model",
+        "status": "Status",
+        "finish_reason": "Finish reason",
+        "tokens_in": "Tokens in",
+        "tokens_out": "Tokens out",
+        "cost": st.column_config.NumberColumn("Cost", format="%.6f"),
+        "latency_ms": st.column_config.NumberColumn("Latency, ms", format="%.0f"),
     }
 
     def chosen(place: int) -> None:

@@ -92,7 +92,7 @@ def _slider(ref: Ref, about: About) -> None:
         + f" The same: {text.safe(f'gridgov replay {ref.name} --epoch {epoch}')}"
     )
     rows = balance_rows(found, about)
-    columns: dict[str, Any] = {"actor": "actor", "type": "type"}
+    columns: dict[str, Any] = {"actor": "Actor", "type": "Type"}
     for resource, unit in about.units.items():
         columns[resource] = st.column_config.NumberColumn(f"{resource}, {unit}", format=f"%.{about.scales[resource]}f")
     shown = rows[:TABLE_ROWS]
@@ -207,7 +207,7 @@ def _refusals(ref: Ref) -> None:
     faults = kept(ref, "faults")
     if faults:
         rows = [{**row, "outcome": text.DONE.get(row["outcome"], row["outcome"])} for row in faults]
-        frame.table(rows, "faults", columns={"outcome": "outcome", "fault": "fault", "count": "times"})
+        frame.table(rows, "faults", columns={"outcome": "Outcome", "fault": "Fault", "count": "Times"})
 
 
 # --- who gave to whom -------------------------------------------------------------------------------------------------
@@ -243,11 +243,11 @@ def giving(ref: Ref, about: About) -> None:
     st.markdown("#### The same as a table")
     rows = [{**row, "share": 100 * row["amount"] / moved} for row in found[:TABLE_ROWS]]
     columns = {
-        "giver": "gave",
-        "taker": "received",
+        "giver": "Gave",
+        "taker": "Received",
         "amount": st.column_config.NumberColumn(f"amount, {unit}", format=f"%.{about.scales[resource]}f"),
-        "transfers": "transfers",
-        "share": st.column_config.NumberColumn("share of all, %", format="%.1f"),
+        "transfers": "Transfers",
+        "share": st.column_config.NumberColumn("Share of all, %", format="%.1f"),
     }
 
     def chosen(place: int) -> None:
@@ -290,12 +290,12 @@ def metrics(ref: Ref, about: About) -> None:
         if row["value"] is not None
     ]
     columns = {
-        "metric": "metric",
-        "resource": "resource",
-        "value": st.column_config.TextColumn("value", alignment="right"),
-        "better": "better",
-        "means": st.column_config.TextColumn("what it means", width="large"),
-        "name": "name in the tables",
+        "metric": "Metric",
+        "resource": "Resource",
+        "value": st.column_config.TextColumn("Value", alignment="right"),
+        "better": "Better",
+        "means": st.column_config.TextColumn("What it means", width="large"),
+        "name": "Name in the tables",
     }
     frame.table(rows, "metrics", columns=columns, height=38 + 35 * len(rows))
     undefined = [definitions.of(row["metric"]).title for row in found if row["value"] is None]
@@ -349,7 +349,7 @@ def scenario(ref: Ref, about: About) -> None:
         }
         for one in proposers[:PAGE_ROWS]
     ]
-    columns = {"name": "name", "kind": "kind", "by": "by", "role": "role", "actor": "speaks for", "mandate": "may move"}
+    columns = {"name": "Name", "kind": "Kind", "by": "By", "role": "Role", "actor": "Speaks for", "mandate": "May move"}
     frame.table(rows, "proposers", columns=columns)
     found = kept(ref, "scenario")
     st.markdown("#### The scenario as it was written")
@@ -357,5 +357,5 @@ def scenario(ref: Ref, about: About) -> None:
     files = kept(ref, "files")
     if files:
         st.markdown("#### Files that it was made from")
-        names = {"name": "name", "size": "bytes", "digest": "sha256"}
+        names = {"name": "Name", "size": "Bytes", "digest": "sha256"}
         frame.table(files, "files", columns=names)

@@ -30,7 +30,35 @@ DONE = {
 MARKS = {"executed": "●", "rejected": "✕", "held": "◐", "noop": "○", "malformed": "?", "unavailable": "△"}
 """Each outcome as a sign beside its words, so that nobody has to tell colours apart."""
 
+ENTRIES = {
+    "transfer": "transfer of a proposal",
+    "override": "by hand",
+    "reversal": "taken back",
+    "produce": "produced",
+    "grow": "grown",
+    "consume": "consumed",
+    "spill": "spilled",
+    "genesis": "opening balance",
+}
+"""Each kind of ledger entry in words."""
+
+RECORDS = {
+    "proposal": "proposal with its outcome",
+    "settlement": "settlement of a hold",
+    "override": "by hand",
+    "reversal": "taken back",
+    "control": "pause or resume",
+    "constraints": "constraints",
+    "activation": "prompt in force",
+    "registration": "actors and keys",
+    "flow": "meters",
+    "close": "end of an epoch",
+    "genesis": "the beginning",
+}
+"""Each kind of journal record in words."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_TURNING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,6 +66,11 @@ def plain(text: object, most: int = CUT) -> str:
     """Text on one line without what turns or hides other text, cut after so many characters."""
     line = " ".join(_CONTROL.sub(" ", str(text)).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def lines(text: str) -> str:
+    """Text in lines of its own, where what would turn or hide what stands beside it is written out: `\\u202e`."""
+    return _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def safe(text: object, most: int = CUT) -> str:

@@ -1,6 +1,7 @@
 """What pages decide, without a browser: Streamlit's own harness, and an API that is played."""
 
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,13 +23,14 @@ class Played:
 
     def __init__(self, **answers):
         self.answers, self.asked = answers, []
+        self.at, self.stale = None, ""
 
     def get(self, path, fresh_s=0, **query):
         self.asked.append(path)
         found = self.answers.get(path.removeprefix("/v1/").replace("/", "_"), Refused(404, {"detail": "not there"}))
         if isinstance(found, Exception):
             raise found
-        return Answer(found, 1_790_000_000.0)
+        return Answer(found, self.at or time.time(), self.stale)
 
     def act(self, method, path, body, once, dry_run=False):
         self.asked.append(f"{method} {path}")
@@ -78,6 +80,17 @@ def test_page_says_that_the_grid_is_paused_by_whom_and_why(played):
     said = read(look())
     assert "**Paused** since 2026-11-22 12:00:00 UTC" in said and "by `mia **x**`: `storm`" in said
     assert "The grid is paused; the last outcome came 1 min ago." in said
+
+
+def test_ages_are_those_of_now_and_not_of_the_answer(played):
+    window = {**whole()["window"], "since": HEAD["at"], "reversals": 0, "overrides": 0}
+    api = played(summary=whole(window=window), recent_proposals={"items": [], "next": None})
+    api.at = time.time() - 7_230
+    assert "The loop is silent: the last outcome came 2 h 1 min ago." in read(look())
+    api.stale = "nothing answers"
+    said = read(look())
+    assert "**The API is away:**" in said and "cannot be said while the API is away" in said
+    assert "The loop lives" not in said and "the last known outcome came 2 h 1 min ago" in said
 
 
 def test_page_cries_where_the_sums_do_not_add_up(played):

@@ -36,6 +36,10 @@ def test_hostile_names_stay_text_in_labels(said):
     assert "\u202e" not in text.safe(said) and "\n" not in text.safe(said)
 
 
+def test_what_turns_or_hides_other_text_is_written_out_in_blocks():
+    assert text.lines("a\u202eb\u2066c\x00\n\td \u05e9") == "a\\u202eb\\u2066c\\u0000\n\td \u05e9"
+
+
 def test_long_text_is_cut_and_says_so():
     assert text.plain("x" * 500, 10) == "x" * 9 + "…"
 

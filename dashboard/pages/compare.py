@@ -164,9 +164,9 @@ def _metrics(refs: Sequence[runs.Ref], labels: dict[str, str]) -> None:
     differ = [key for key in found if len(values[key]) > 1]
     only = st.toggle("Only what differs", value=True, key="differ", bind="query-params")
     chosen = differ if only else differ + [key for key in found if key not in differ]
-    columns: dict[str, Any] = {"metric": "metric", "resource": "resource"}
+    columns: dict[str, Any] = {"metric": "Metric", "resource": "Resource"}
     columns |= {ref.name: st.column_config.TextColumn(labels[ref.name], alignment="right") for ref in refs}
-    columns |= {"better": "better", "means": st.column_config.TextColumn("what it means", width="large")}
+    columns |= {"better": "Better", "means": st.column_config.TextColumn("What it means", width="large")}
     frame.table(
         [found[key] for key in chosen],
         "metrics-beside",
@@ -221,7 +221,7 @@ def _parting(refs: Sequence[runs.Ref], labels: dict[str, str]) -> None:
 def _changes(changes: Sequence[Any], name: str, names: tuple[str, str]) -> None:
     rows = [{"key": change.key, "a": _shown(change.a), "b": _shown(change.b)} for change in changes[:50]]
     columns = {
-        "key": "what",
+        "key": "What",
         "a": st.column_config.TextColumn(names[0], width="medium"),
         "b": st.column_config.TextColumn(names[1], width="medium"),
     }
@@ -311,14 +311,14 @@ def _table(found: Any) -> None:
         }
         for row in found.rows
     ]
-    columns: dict[str, Any] = {"metric": "metric", "side": "side", "n": "n"}
+    columns: dict[str, Any] = {"metric": "Metric", "side": "Side", "n": "n"}
     if found.against is not None:
-        columns |= {"base": _figure(text.plain(found.against, 40)), "mean": _figure("this side")}
-        columns |= {"difference": _figure("difference"), "interval": "95 % interval", "p": _figure("p, corrected")}
-        columns |= {"result": "result"}
+        columns |= {"base": _figure(text.plain(found.against, 40)), "mean": _figure("This side")}
+        columns |= {"difference": _figure("Difference"), "interval": "95 % interval", "p": _figure("p, corrected")}
+        columns |= {"result": "Result"}
     else:
-        columns |= {"mean": _figure("mean"), "interval": "95 % interval"}
-    columns |= {"note": st.column_config.TextColumn("note", width="large")}
+        columns |= {"mean": _figure("Mean"), "interval": "95 % interval"}
+    columns |= {"note": st.column_config.TextColumn("Note", width="large")}
     frame.table(rows, "compared", columns=columns, empty="There is no metric that both sides have.")
     beside_all = "" if found.against is None else f", all with {text.safe(found.against)}"
     lost = f" {found.unpaired:,} runs have no partner and are left out." if found.unpaired else ""

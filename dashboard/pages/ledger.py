@@ -11,10 +11,7 @@ from dashboard.pages import story
 
 Json = dict[str, Any]
 
-KINDS = {
-    "": "any", "transfer": "transfer of a proposal", "override": "by hand", "reversal": "taken back",
-    "produce": "produced", "grow": "grown", "consume": "consumed", "spill": "spilled", "genesis": "opening balance",
-}  # fmt: skip
+KINDS = {"": "any", **text.ENTRIES}
 FILTERS = ("actor", "resource", "kind", "epoch", "since", "until")
 
 
@@ -22,7 +19,7 @@ def show() -> None:
     """Draws the page, or the entry of `?entry=`."""
     chosen = frame.param("entry")
     if chosen:
-        frame.link("ledger", "← All entries", **{name: frame.param(name) for name in FILTERS})
+        listing.back("ledger", "All entries", FILTERS)
         number = text.whole(chosen)
         if number is not None:
             story.entry(number)
@@ -30,31 +27,22 @@ def show() -> None:
             st.warning(f"{text.safe(chosen)} is no number of an entry.")
         return
     units = frame.units()
-    filters = _filters(units)
-    items = listing.page("ledger", filters)
-    frame.table(
-        [_row(item, units) for item in items],
-        "ledger",
-        columns={
-            "id": st.column_config.NumberColumn("Entry", format="%d", width=75),
-            "when": st.column_config.TextColumn("Executed (UTC)", width=150),
-            "giver": st.column_config.TextColumn("From", width=120),
-            "taker": st.column_config.TextColumn("To", width=120),
-            "amount": st.column_config.TextColumn("Amount", width=130),
-            "resource": st.column_config.TextColumn("Resource", width=90),
-            "kind": "Kind",
-            "epoch": "Epoch",
-            "seq": "Record",
-        },
-        chosen=lambda row: frame.set_param("entry", items[row]["id"]),
-        empty="No entry is found here. Change the filters, or look at what is older.",
-    )
-    st.caption("Click the box at the left of a row to open its story.")
-    listing.export("ledger", filters, _flat)
+    columns = {  # who, whom and how much first: a telephone shows no more without scrolling
+        "id": st.column_config.NumberColumn("Entry", format="%d", width=60),
+        "giver": st.column_config.TextColumn("From", width=90),
+        "taker": st.column_config.TextColumn("To", width=90),
+        "amount": st.column_config.TextColumn("Amount", width=85),
+        "resource": st.column_config.TextColumn("Resource", width=75),
+        "kind": st.column_config.TextColumn("Kind", width=145),
+        "when": st.column_config.TextColumn("Executed (UTC)", width=145),
+        "epoch": st.column_config.NumberColumn("Epoch", width=60),
+        "seq": st.column_config.NumberColumn("Record", format="%d", width=65),
+    }
+    listing.draw("ledger", _filters(units), columns, lambda item: _row(item, units), _flat, opens=("entry", "id"))
 
 
 def _filters(units: dict[str, str]) -> Json:
-    with st.expander("Filter and search", expanded=any(frame.param(name) for name in FILTERS)):
+    with listing.searching(FILTERS):
         one, two, three, four, five = st.columns(5)
         with one:
             actor = frame.written("actor", "Actor", listing.RESETS, placeholder="its whole name")
@@ -67,9 +55,7 @@ def _filters(units: dict[str, str]) -> Json:
         with four:
             epoch = frame.written("epoch", "Epoch", listing.RESETS)
         with five:
-            number = text.whole(frame.written("find", "Entry number"))
-            if number is not None:
-                frame.go("ledger", entry=number)
+            listing.numbered("ledger", "Entry number", "entry")
         span = listing.times()
     return {
         "actor": actor, "resource": resource, "kind": kind, "epoch": text.whole(epoch), **span
@@ -84,7 +70,7 @@ def _row(item: Json, units: dict[str, str]) -> Json:
         "taker": story.named(item["actor_to"]),
         "amount": text.amount(item["amount"], units.get(item["resource"], "")),
         "resource": text.plain(item["resource"]),
-        "kind": KINDS.get(item["kind"], item["kind"]),
+        "kind": text.ENTRIES.get(item["kind"], item["kind"]),
         "epoch": item["epoch"],
         "seq": item["seq"],
     }

@@ -21,34 +21,32 @@ def show() -> None:
     """Draws the page, or the story of `?id=`."""
     chosen = frame.param("id")
     if chosen:
-        frame.link("proposals", "← All proposals", **{name: frame.param(name) for name in FILTERS})
+        listing.back("proposals", "All proposals", FILTERS)
         story.proposal(chosen)
         return
-    filters = _filters()
-    items = listing.page("proposals", filters)
-    units = frame.units()
-    frame.table(
-        [_row(item, units) for item in items],
+    filters, units = _filters(), frame.units()
+    columns = {
+        "age": st.column_config.TextColumn("Age", width=95),
+        "outcome": st.column_config.TextColumn("Outcome", width=155),
+        "what": st.column_config.TextColumn("Transfers", width=235),
+        "why": st.column_config.TextColumn("Why", width=270),
+        "proposer": "Proposer",
+        "epoch": "Epoch",
+        "when": "Decided (UTC)",
+        "seq": "Record",
+    }
+    listing.draw(
         "proposals",
-        columns={
-            "age": st.column_config.TextColumn("Age", width=110),
-            "outcome": st.column_config.TextColumn("Outcome", width=165),
-            "what": st.column_config.TextColumn("Transfers", width=235),
-            "why": st.column_config.TextColumn("Why", width=270),
-            "proposer": "Proposer",
-            "epoch": "Epoch",
-            "when": "Decided (UTC)",
-            "seq": "Record",
-        },
-        chosen=lambda row: frame.set_param("id", items[row]["proposal_id"]),
-        empty="No proposal is found here. Change the filters, or look at what is older.",
+        filters,
+        columns,
+        row=lambda item: _row(item, units),
+        flat=lambda item: _flat(item, units),
+        opens=("id", "proposal_id"),
     )
-    st.caption("Click the box at the left of a row to open its story.")
-    listing.export("proposals", filters, lambda item: _flat(item, units))
 
 
 def _filters() -> Json:
-    with st.expander("Filter and search", expanded=any(frame.param(name) for name in FILTERS)):
+    with listing.searching(FILTERS):
         one, two, three, four = st.columns(4)
         with one:
             outcome = frame.picked("outcome", "Outcome", OUTCOMES, listing.RESETS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import frame, run_tables, run_views, runs, text
+from dashboard import beside, frame, run_tables, run_views, runs, text
 from gridgov import progress, settings
 from gridgov.errors import GridgovError
 
@@ -67,7 +67,9 @@ def _offer() -> None:
         st.info(f"There is no run in `{folder}` yet. `gridgov run scenarios/seed.yaml` makes the first one.")
     for found in single:
         row = found.runs[0]
+        changed = beside.settings_of(row["overrides"])
         label = f"{text.safe(row['scenario'])}, seed {row['seed']}, {text.safe(row['who'])}"
+        label += f", {text.safe(changed, 200)}" if changed else ""
         name = runs.named(found, row["run_id"])
         st.button(label, key=f"open-{name}", type="tertiary", on_click=frame.set_param, args=("run", name))
     frame.link("runs", "All runs")
@@ -115,7 +117,8 @@ def _head(ref: runs.Ref, about: runs.About) -> None:
         st.text(text.plain(info["description"], 600))
     if info["status"] == "failed":
         st.error(f"This run failed: {text.safe(info['error'], 1_000)}")
-        st.text(f"{runs.who(info['proposers'])}, seed {info['seed']}, overrides {info['overrides'] or 'none'}")
+        changed = beside.settings_of(info["overrides"])
+        st.text(f"{runs.who(info['proposers'])}, seed {info['seed']}, changed: {changed or 'nothing'}")
         return
     ended = f"{about.epochs:,} epochs"
     if about.epochs < (info["horizon"] or 0):
@@ -126,6 +129,9 @@ def _head(ref: runs.Ref, about: runs.About) -> None:
         f"{text.many(info['entries'], 'ledger entry', 'ledger entries')}{when}."
     )
     st.text(facts)
+    changed = beside.settings_of(info["overrides"])
+    if changed:
+        st.text(f"Changed in the scenario: {text.plain(changed, 600)}")
     synthetic, recorded = info["synthetic"] or 0, info["recorded"] or 0
     if synthetic:
         total = synthetic + recorded

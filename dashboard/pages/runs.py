@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import frame, runs, text
+from dashboard import beside, frame, runs, text
 from dashboard.pages.run import draw_progress
 from gridgov import progress, settings
 
@@ -100,6 +100,7 @@ def _row(base: dict[str, Any], found: runs.Found, row: runs.Row) -> dict[str, An
         "state": row["status"],
         "seed": None if row["seed"] is None else str(row["seed"]),
         "who": text.plain(row["who"]),
+        "changed": text.plain(beside.settings_of(row["overrides"]), 300),
         "epochs": row["epochs"],
         "proposals": sum(counts.values()),
         "accepted": None if share is None else 100 * share,
@@ -119,7 +120,9 @@ def _filtered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that the reader wants to see."""
     one, two, three = st.columns([2, 1, 1])
     with one:
-        find = st.text_input("Search", key="find", bind="query-params", placeholder="scenario, proposer, run id, file")
+        find = st.text_input(
+            "Search", key="find", bind="query-params", placeholder="scenario, what was changed, run id, file"
+        )
     with two:
         names = sorted({row["scenario"] for row in rows if row["scenario"]})
         scenario = st.selectbox("Scenario", ["any", *names], key="scenario", bind="query-params")
@@ -128,7 +131,9 @@ def _filtered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     words = find.lower().split()
     found = []
     for row in rows:
-        said = " ".join(str(row.get(key) or "") for key in ("scenario", "who", "id", "file", "seed", "about")).lower()
+        said = " ".join(
+            str(row.get(key) or "") for key in ("scenario", "who", "changed", "id", "file", "seed", "about")
+        ).lower()
         fits = scenario in ("any", row["scenario"]) and state in ("any", row["state"])
         if fits and all(word in said for word in words):
             found.append(row)
@@ -136,22 +141,23 @@ def _filtered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 COLUMNS = {
-    "scenario": "scenario",
-    "who": "who proposes",
-    "state": "state",
-    "about": "what",
-    "seed": "seed",
-    "accepted": ("accepted, %", "%.1f"),
-    "refused": "refused",
-    "served": ("needs served, %", "%.1f"),
-    "regret": ("regret", "%.3f"),
-    "synthetic": ("synthetic replies, %", "%.0f"),
-    "epochs": "epochs",
-    "entries": ("ledger entries", "%,d"),
-    "written": "written",
-    "mb": ("size, MB", "%.1f"),
-    "seconds": ("took, s", "%.1f"),
-    "id": "run",
+    "scenario": "Scenario",
+    "who": "Who proposes",
+    "changed": "Changed in the scenario",
+    "state": "State",
+    "about": "What",
+    "seed": "Seed",
+    "accepted": ("Accepted, %", "%.1f"),
+    "refused": "Refused",
+    "served": ("Needs served, %", "%.1f"),
+    "regret": ("Regret", "%.3f"),
+    "synthetic": ("Synthetic replies, %", "%.0f"),
+    "epochs": "Epochs",
+    "entries": ("Ledger entries", "%,d"),
+    "written": "Written",
+    "mb": ("Size, MB", "%.1f"),
+    "seconds": ("Took, s", "%.1f"),
+    "id": "Run",
 }
 
 
@@ -165,7 +171,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
         if any(row.get(key) not in (None, "") for row in shown)
     }
     if "about" in columns:
-        columns["about"] = st.column_config.TextColumn("what", width=140)
+        columns["about"] = st.column_config.TextColumn("What", width=140)
     links = st.container()
     picked = st.dataframe(
         [{key: row.get(key) for key in columns} for row in shown] or None,
@@ -197,6 +203,7 @@ def _actions(chosen: list[dict[str, Any]]) -> None:
             continue
         page, name = row["to"]
         what = f"{text.safe(row['scenario'])} by {text.safe(row.get('who') or '?')}"
+        what += f" with {text.safe(row['changed'], 200)}" if row.get("changed") else ""
         label = (
             f"Open {what}" if page == "run" else f"Open the {text.safe(row['about'])} of {text.safe(row['scenario'])}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +25,11 @@ SETTLED = {"approve": "approved", "reject": "rejected", "expire": "expired: nobo
 def named(actor: str | None) -> str:
     """An actor's name, as text."""
     return "outside (grid)" if actor == BOUNDARY else text.plain(actor or "nobody", 80)
+
+
+def _kind(words: Mapping[str, str], kind: str) -> str:
+    """A kind in words, as Markdown."""
+    return words[kind] if kind in words else text.safe(kind)
 
 
 def _json(value: Any) -> str:
@@ -119,8 +125,8 @@ def violations(found: list[Json], units: dict[str, str], asked: list[Json]) -> N
     frame.table(
         rows, "violations",
         columns={
-            "rule": "Rule", "words": st.column_config.TextColumn("In words", width=460), "limit": "Limit",
-            "actual": "Actual",
+            "rule": "Rule", "limit": "Limit", "actual": "Actual",
+            "words": st.column_config.TextColumn("In words", width=460),
         },
     )  # fmt: skip
 
@@ -244,9 +250,10 @@ def entry(number: int) -> None:
     unit = units.get(found["resource"], "")
     st.subheader(f"Entry {number}: {text.amount(found['amount'], unit)} of {text.safe(found['resource'])}")
     st.text(f"{named(found['actor_from'])} → {named(found['actor_to'])}")
+    kind = _kind(text.ENTRIES, found["kind"]).capitalize()
     st.caption(
-        f"Kind: {text.safe(found['kind'])}. Executed {text.when(found['executed_at'], frame.now())}, in epoch "
-        f"{found['epoch']}, by record {found['seq']}."
+        f"{kind}. Executed {text.when(found['executed_at'], frame.now())}, in epoch {found['epoch']}, by record "
+        f"{found['seq']}."
     )
     back = found.get("reversed_by")
     if back:
@@ -311,7 +318,7 @@ def told(kind: str, payload: Json) -> str:
 def record(found: Json) -> None:
     """Draws a journal record: what it says, what it made, and the text that its digest is over."""
     payload = found["payload"]
-    st.subheader(f"Record {found['seq']}: {found['kind']}")
+    st.subheader(f"Record {found['seq']}: {_kind(text.RECORDS, found['kind'])}")
     st.caption(f"{text.when(found['at'], frame.now())}, in epoch {found['epoch']}.")
     st.text(told(found["kind"], payload))
     broken = payload.get("violations") or []

@@ -181,7 +181,8 @@ def _table(
         on_select="rerun",
         selection_mode="multi-row",
         placeholder="",
-        column_config={title: st.column_config.NumberColumn(title, format="%.4g") for title in titles},
+        column_config={"who proposes": "Who proposes", "seed": "Seed", "run": "Run"}
+        | {title: st.column_config.NumberColumn(title, format="%.4g") for title in titles},
         height=min(40 + 35 * max(1, len(rows)), 420),
     )
     places = [place for place in picked["selection"]["rows"] if place < len(rows)]
@@ -220,9 +221,9 @@ def _failed(found: runs.Found) -> None:
         for row in failed[:ROWS_MAX]
     ]
     columns = {
-        "error": st.column_config.TextColumn("error", width="large"),
-        "who": "who proposes",
-        "settings": "settings",
-        "seed": "seed",
+        "error": st.column_config.TextColumn("Error", width="large"),
+        "who": "Who proposes",
+        "settings": "Settings",
+        "seed": "Seed",
     }
     frame.table(rows, "failed", columns=columns, height=min(40 + 35 * len(rows), 320))

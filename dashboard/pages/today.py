@@ -44,12 +44,11 @@ def show() -> None:
 
 @st.fragment(run_every=EVERY_S)
 def _live(hours: int) -> None:
-    if not frame.begin(hours):
+    answer = frame.begin(hours)
+    if answer is None:
         return
-    found = frame.summary(hours)
-    if found is None:
-        return
-    _sentences(found)
+    found = frame.aged(answer.body, frame.now() - answer.at)
+    _sentences(found, away=bool(answer.stale))
     _exceptions(found)
     _outcomes(found)
     _series(found)
@@ -60,21 +59,23 @@ def _live(hours: int) -> None:
 # --- three sentences --------------------------------------------------------------------------------------------------
 
 
-def _sentences(found: Json) -> None:
+def _sentences(found: Json, away: bool) -> None:
     needed = needs(found)
-    st.markdown(f"**{lives(found)}** {did(found)}")
+    st.markdown(f"**{lives(found, away)}** {did(found)}")
     if needed:
         st.markdown(f"**What needs you:** {text.listed(needed)}.")
     else:
         st.markdown("**Nothing needs you.**")
 
 
-def lives(found: Json) -> str:
-    """Whether the loop lives, in a sentence."""
+def lives(found: Json, away: bool = False) -> str:
+    """Whether the loop lives, in a sentence; while the API is away, nobody can say."""
     last = found["last_outcome"]
     if last is None:
         return "The loop has not had an outcome yet."
     ago = text.span(last["age_seconds"])
+    if away:
+        return f"Whether the loop lives cannot be said while the API is away; the last known outcome came {ago} ago."
     if found["paused"]:
         return f"The grid is paused; the last outcome came {ago} ago."
     if last["age_seconds"] > SILENT_S:
