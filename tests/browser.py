@@ -1,12 +1,15 @@
 """The dashboard in a real, headless Chromium, in front of a real app on a real Postgres: `pytest_plugins`.
 
 A test has a dashboard (`reading`, `operating`, or one of its own) and opens it: `browse(reading).open("/ledger")`.
-What a page asks of another machine, and what it reports as an error, fails the test. Pictures go to
-GRIDGOV_SCREENSHOTS, or to the test's folder.
+What a page asks of another machine, and what it reports as an error, fails the test. With GRIDGOV_SCREENSHOTS pictures
+of the pages go there; without, `shoot` only looks whether a page fits its window, which takes no time.
+
+A test waits for what it will look at, never for a while: pages are drawn when they are drawn, on a busy machine too.
 
 PYTEST_DONT_REWRITE: a test module may import this one before pytest does.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -21,7 +24,14 @@ import pytest
 
 from tests import apps
 
+try:
+    from playwright.sync_api import TimeoutError
+except ModuleNotFoundError:  # then `chromium` says so, and no test comes as far as this
+    TimeoutError = OSError
+
 pytest_plugins = ["tests.databases"]
+
+_reports = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parent.parent
 GRIDGOV = [sys.executable, "-c", "from gridgov.cli import main; main()"]
@@ -31,6 +41,12 @@ FLAGS = [
 ]  # fmt: skip
 PATIENCE_MS = 60_000
 """How long anything that must come may take: the machine is shared."""
+
+CLICK_MS = 10_000
+"""How long what a click leads to may take before it is done again."""
+
+HEAD_PX, ROW_PX = 36, 35
+"""How high the heading and a row of a table are."""
 
 WIDTHS = {"1280": (1280, 900), "390": (390, 844)}
 
@@ -184,13 +200,66 @@ class Sheet:
         self.page.keyboard.press(keys)
         return self.settle()
 
+    def table(self, name):
+        """The table that the page calls so, once its rows are drawn; a page that was left may still have another."""
+        found = self.page.locator(f"[class*='st-key-{name}'] [data-testid=stDataFrame]").first
+        found.locator("[role=gridcell]").first.wait_for(state="attached")
+        return found
+
+    def _leads(self, click, what):
+        """Clicks until the page has another address: whose click came to nothing clicks again, and says so."""
+        before = self.page.url
+        for _ in range(PATIENCE_MS // CLICK_MS):
+            try:
+                click()
+                self.page.wait_for_function("url => window.location.href !== url", arg=before, timeout=CLICK_MS)
+            except TimeoutError:
+                _reports.warning("%s: a click came to nothing within %d ms", what, CLICK_MS)
+                if self.page.url == before:
+                    continue
+            return self.settle()
+        raise AssertionError(f"{what}: no click leads anywhere")
+
+    def mark(self, name, row=0):
+        """Clicks the box before a row of a table."""
+        place = {"x": 16, "y": HEAD_PX + ROW_PX * row + ROW_PX // 2}
+        self.table(name).click(position=place, timeout=CLICK_MS)
+        return self
+
+    def pick(self, name, row=0):
+        """Opens a row of a table, by the box before it."""
+        return self._leads(lambda: self.mark(name, row), f"row {row} of the table {name}")
+
+    def bar(self, fill, place=0, chart=0):
+        """Opens a bar of a chart, which is found by its colour."""
+        found = (
+            self.page.locator("[data-testid=stVegaLiteChart]").nth(chart).locator(f"svg .role-mark path[fill='{fill}']")
+        )
+        return self._leads(lambda: found.nth(place).click(timeout=CLICK_MS), f"bar {fill}")
+
+    def at(self, *parts):
+        """Waits until the address has each of these parts."""
+        for part in parts:
+            self.page.wait_for_function("part => window.location.href.includes(part)", arg=part)
+        return self
+
+    def narrow(self):
+        """Nothing is wider than a telephone."""
+        for size in WIDTHS["390"], WIDTHS["1280"]:
+            self.page.set_viewport_size({"width": size[0], "height": size[1]})
+            self.page.wait_for_function(
+                """() => { const m = document.querySelector('[data-testid=stMain]');
+                           return m.scrollWidth <= m.clientWidth; }"""
+            )
+
     def shoot(self, name):
-        """Keeps pictures of the whole page: 1280 and 390 pixels wide, and dark."""
+        """Keeps pictures of the whole page where they are wanted: 1280 and 390 pixels wide, light and dark."""
+        self.narrow()
+        if not os.environ.get("GRIDGOV_SCREENSHOTS"):
+            return
         for theme in ("light", "dark"):
             self.page.emulate_media(color_scheme=theme)
             for width, size in WIDTHS.items():
-                if theme == "dark" and width == "390":
-                    continue
                 self.page.set_viewport_size({"width": size[0], "height": size[1]})
                 self.page.wait_for_timeout(700)  # charts are drawn anew for their new width
                 height = self.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollHeight")
@@ -199,12 +268,6 @@ class Sheet:
                 self.page.screenshot(path=self._folder / f"{name}-{theme}-{width}.png")
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size({"width": 1280, "height": 900})
-
-    def wide(self):
-        """By how many pixels the page is wider than its window: 0, or something is cut."""
-        return self.page.evaluate(
-            "() => { const m = document.querySelector('[data-testid=stMain]'); return m.scrollWidth - m.clientWidth; }"
-        )
 
 
 @pytest.fixture

@@ -121,10 +121,10 @@ def test_actors_are_listed_and_found_by_their_names(production, reading, browse)
     sheet.shoot("actors")
     sheet.fill("Find an actor", "EVIL")
     sheet.see("1 actor.")
-    assert "find=EVIL" in sheet.page.url
+    sheet.at("find=EVIL")
     sheet.fill("Find an actor", "nobody")
     sheet.see("There is no actor whose name has nobody in it.")
-    assert sheet.wide() == 0
+    sheet.narrow()
 
 
 def written(amount):
@@ -145,7 +145,7 @@ def test_an_actors_statement_stands_at_its_address_and_survives_a_reload(product
     sheet.shoot("actor")
     sheet.page.reload()
     sheet.settle().see("Balance over time")
-    assert f"month={clock.month}" in sheet.page.url and sheet.wide() == 0
+    sheet.at(f"month={clock.month}").narrow()
     sheet.open("/actors?actor=actor-1&month=2001-01").see("Nothing moved in this time")
     sheet.open("/actors?actor=actor-1&month=all&resource=credits").see("credit")
     sheet.open("/actors?actor=nobody").see("There is no actor nobody")
@@ -173,7 +173,7 @@ def test_its_links_lead_to_its_entries_and_to_freezing_it(production, operating,
     sheet = browse(operating).open(f"/actors?actor=actor-1&resource=energy&month={clock.month}")
     sheet.page.get_by_role("link", name="Its entries in this time").click()
     sheet.settle()
-    assert "/ledger?" in sheet.page.url and "actor=actor-1" in sheet.page.url
+    sheet.at("/ledger?", "actor=actor-1")
     sheet.open("/actors?actor=actor-1").page.get_by_role("link", name="Freeze or thaw it").click()
     sheet.settle().see("Freeze an actor")
 
@@ -190,7 +190,7 @@ def test_prompts_are_compared_and_shown_with_their_text(production, reading, bro
     sheet.page.reload()
     sheet.settle().see("It is a shadow")
     sheet.shoot("prompt-shadow")
-    assert sheet.wide() == 0
+    sheet.narrow()
 
 
 def test_a_grid_that_asked_nobody_says_how_to_begin_and_a_changed_file_that_it_has(server, browse):

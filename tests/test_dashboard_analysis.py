@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from dashboard import runs
+from dashboard.charts import OUTCOMES
 from gridgov import progress
-from tests.browser import dashboard
+from tests.browser import CLICK_MS, PATIENCE_MS, TimeoutError, dashboard
 from tests.stores import HOSTILE
 
 pytest_plugins = ["tests.browser", "tests.stores"]
-
-HEAD_PX, ROW_PX = 35, 35
-"""Of a table on a page."""
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +22,17 @@ def analysis(store):
         yield found
 
 
-def pick(sheet, place, table=-1):
-    """Clicks the box before a row of a table: by default of the last one on the page."""
-    grids = sheet.settle().page.locator("[data-testid=stDataFrame]")
-    grids.last.wait_for()
-    grid = grids.last if table == -1 else grids.nth(table if table >= 0 else grids.count() + table)
-    grid.scroll_into_view_if_needed()
-    grid.click(position={"x": 16, "y": HEAD_PX + ROW_PX * place + ROW_PX // 2})
-    return sheet.settle()
+def marked(sheet, name, row):
+    """Marks a row of a table of runs; the link that opens it."""
+    link = sheet.page.get_by_role("link", name="Open").first
+    for _ in range(PATIENCE_MS // CLICK_MS):
+        sheet.mark(name, row)
+        try:
+            link.wait_for(timeout=CLICK_MS)
+        except TimeoutError:
+            continue
+        return link
+    raise AssertionError(f"no click marks row {row} of {name}")
 
 
 def view(sheet, name):
@@ -40,31 +41,8 @@ def view(sheet, name):
     return sheet.settle()
 
 
-def bar(sheet, fill, place=0):
-    """Clicks a bar of a chart by its colour."""
-    found = sheet.page.locator(f"[data-testid=stVegaLiteChart] svg path[fill='{fill}']")
-    found.nth(place).wait_for()
-    found.nth(place).click()
-    return sheet.settle()
-
-
-def at(sheet, *parts):
-    """Waits until the address has each of these parts."""
-    for part in parts:
-        sheet.page.wait_for_function("part => window.location.href.includes(part)", arg=part)
-
-
 def ref(store, name):
     return runs.locate(store.folder, name)
-
-
-def narrow(sheet):
-    """Nothing is wider than a telephone."""
-    sheet.page.set_viewport_size({"width": 390, "height": 844})
-    sheet.page.wait_for_function(
-        "() => { const m = document.querySelector('[data-testid=stMain]'); return m.scrollWidth <= m.clientWidth; }"
-    )
-    sheet.page.set_viewport_size({"width": 1280, "height": 900})
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -78,11 +56,9 @@ def test_list_of_runs_leads_to_a_run(store, analysis, browse):
     sheet.open("/runs")
     sheet.see("Click the box before a row")
     sheet.shoot("runs")
-    narrow(sheet)
-    pick(sheet, 1)
-    sheet.page.get_by_role("link", name="Open").first.click()
+    marked(sheet, "runs", 1).click()
     sheet.see("journal records")
-    at(sheet, "/run?run=")
+    sheet.at("/run?run=")
 
 
 def test_run_under_way_is_shown_until_it_is_in_the_list(store, tmp_path, browse):
@@ -120,7 +96,7 @@ def test_slider_is_in_the_address_and_survives_reload_and_restart(store, browse)
         slider.focus()
         slider.press("ArrowRight")
         sheet.see("Epoch 15 closed")
-        at(sheet, "epoch=15")
+        sheet.at("epoch=15")
         path = sheet.page.url.removeprefix(found.url)
         sheet.page.reload()
         sheet.settle().see("Epoch 15 closed")
@@ -131,11 +107,10 @@ def test_slider_is_in_the_address_and_survives_reload_and_restart(store, browse)
 def test_from_a_chart_to_the_reason_in_two_clicks(store, analysis, browse):
     sheet = browse(analysis).open(f"/run?run={store.everything}")
     sheet.see("What became of proposals")
-    bar(sheet, "#D55E00")
-    at(sheet, "view=Proposals", "outcome=rejected")
+    sheet.bar(OUTCOMES["rejected"])
+    sheet.at("view=Proposals", "outcome=rejected")
     sheet.see("Search reasons and ids")
-    pick(sheet, 0)
-    at(sheet, "proposal=")
+    sheet.pick("proposal-rows").at("proposal=")
     sheet.see("How it was judged", "What it saw", "What it moved")
     sheet.shoot("story-refused")
     story = sheet.page.url.removeprefix(analysis.url)
@@ -146,8 +121,7 @@ def test_from_a_chart_to_the_reason_in_two_clicks(store, analysis, browse):
 def test_bar_of_a_rule_leads_to_who_broke_it(store, analysis, browse):
     sheet = browse(analysis).open(f"/run?run={store.seed}")
     sheet.page.get_by_text("Click a bar to see who broke it").wait_for()
-    sheet.page.locator("[data-testid=stVegaLiteChart]").last.locator("svg path[fill='#D55E00']").first.click()
-    at(sheet, "view=Proposals", "rule=")
+    sheet.bar(OUTCOMES["rejected"], chart=-1).at("view=Proposals", "rule=")
 
 
 @pytest.mark.parametrize("name", ["week", "fishery", "everything", "seed"])
@@ -160,21 +134,18 @@ def test_every_side_of_a_run_is_drawn(store, analysis, browse, name):
         view(sheet, side)
         assert "This cannot be shown" not in sheet.text, side
         assert "This page failed" not in sheet.text, side
-        assert sheet.wide() <= 0, side
+        sheet.narrow()
         if name == "everything":
             sheet.shoot(f"run-{name}-{side.replace(' ', '-').lower()}")
-            narrow(sheet)
 
 
 def test_ledger_entry_leads_to_what_made_it(store, analysis, browse):
     sheet = browse(analysis).open(f"/run?run={store.week}&view=Ledger&kind=transfer")
     sheet.see("Click the box before a row")
-    pick(sheet, 0)
-    at(sheet, "view=Proposals", "proposal=")
+    sheet.pick("ledger-rows").at("view=Proposals", "proposal=")
     sheet.see("What it moved")
     sheet.open(f"/run?run={store.week}&view=Ledger&kind=produce")
-    pick(sheet, 2)
-    at(sheet, "view=Journal", "record=")
+    sheet.pick("ledger-rows", 2).at("view=Journal", "record=")
     sheet.see("Back to the journal")
 
 
@@ -210,7 +181,6 @@ def test_compare_shows_two_runs_beside_each_other(store, analysis, browse):
     sheet.see("Where two of them part", "They part at record", "Balances overlaid", "Could it be chance?")
     sheet.page.locator("[data-testid=stVegaLiteChart] svg").first.wait_for()
     sheet.shoot("compare")
-    narrow(sheet)
     sheet.page.get_by_role("link", name="Read its story in").first.click()
     sheet.see("How it was judged")
     sheet.open(f"/compare?runs={store.sweep}").see("12 runs failed and are left out")
@@ -221,14 +191,12 @@ def test_sweep_shows_its_curves_and_leads_to_its_runs(store, analysis, browse):
     sheet = browse(analysis).open("/sweeps")
     sheet.see("36 runs, 12 failed")
     sheet.click("36 runs", exact=False)
-    at(sheet, "/sweeps?file=")
+    sheet.at("/sweeps?file=")
     sheet.see("12 runs failed", "A point is a run")
     sheet.page.locator("[data-testid=stVegaLiteChart] svg").first.wait_for()
     sheet.shoot("sweep")
-    narrow(sheet)
-    pick(sheet, 0, 0)
-    sheet.page.get_by_role("link", name="Open").first.click()
-    at(sheet, "/run?run=")
+    marked(sheet, "sweep-rows", 0).click()
+    sheet.at("/run?run=")
     sheet.see("journal records")
 
 
@@ -238,7 +206,7 @@ def test_point_of_a_curve_is_a_link_to_its_run(store, analysis, browse):
     points = sheet.page.locator("[data-testid=stVegaLiteChart] svg .mark-symbol path[fill='#D55E00']")
     points.first.wait_for()
     points.first.click(force=True)
-    at(sheet, "/run?run=")
+    sheet.at("/run?run=")
     sheet.see("journal records")
 
 

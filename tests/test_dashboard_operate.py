@@ -9,7 +9,7 @@ import pytest
 
 from tests import apps
 from tests.apps import good, moving
-from tests.browser import dashboard
+from tests.browser import CLICK_MS, HEAD_PX, PATIENCE_MS, ROW_PX, TimeoutError, dashboard
 from tests.lossy import lossy
 
 pytest_plugins = ["tests.browser"]
@@ -108,19 +108,28 @@ def test_entry_is_taken_back_from_its_own_page(production, operating, browse):
     assert sheet.page.get_by_role("link", name="Take this entry back").count() == 0
 
 
+def write_into_a_cell(sheet, said):
+    """Writes into the first cell of numbers of a table: it takes keys once it is drawn."""
+    table = sheet.page.locator("[data-testid=stDataFrame]").first
+    table.locator("[role=gridcell]").first.wait_for(state="attached")
+    field = sheet.page.locator("#portal input").first
+    for _ in range(PATIENCE_MS // CLICK_MS):
+        table.click(position={"x": 200, "y": HEAD_PX + ROW_PX // 2})
+        sheet.page.keyboard.type(said)
+        try:
+            field.wait_for(timeout=CLICK_MS)
+        except TimeoutError:
+            continue
+        field.fill(said)
+        field.press("Enter")
+        return
+    raise AssertionError("no cell takes what is typed")
+
+
 def test_constraints_are_changed_after_a_look_at_what_they_would_have_done(production, operating, browse):
     production.propose(3)
     sheet = browse(operating).open("/operate?act=constraints")
-    box = sheet.page.locator("[data-testid=stDataFrame]").first.bounding_box()
-    written = sheet.page.locator("#portal input")
-    for _ in range(60):  # the table takes keys once it is drawn
-        if written.count():
-            break
-        sheet.page.mouse.click(box["x"] + 200, box["y"] + 52)  # the first cell of numbers
-        sheet.page.wait_for_timeout(500)
-        sheet.page.keyboard.type("2")
-        sheet.page.wait_for_timeout(500)
-    sheet.page.keyboard.press("Enter")
+    write_into_a_cell(sheet, "2")
     sheet.see(re.compile("Over the last 7 days this would have refused"))
     sheet.shoot("operate-constraints")
     sheet.fill("Reason", "winter").click("Put in force").see("Done, once.")
