@@ -1,8 +1,8 @@
 """The dashboard in a real, headless Chromium, in front of a real app on a real Postgres: `pytest_plugins`.
 
 A test has a dashboard (`reading`, `operating`, or one of its own) and opens it: `browse(reading).open("/ledger")`.
-What a page asks of another machine, and what it reports as an error, fails the test. With GRIDGOV_SCREENSHOTS pictures
-of the pages go there; without, `shoot` only looks whether a page fits its window, which takes no time.
+What a page asks of another machine, and what it reports as an error, fails the test. Pictures of pages go to
+GRIDGOV_SCREENSHOTS, which CI sets; without it `shoot` only looks whether a page fits its window, which takes no time.
 
 A test waits for what it will look at, never for a while: pages are drawn when they are drawn, on a busy machine too.
 
@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -261,13 +261,25 @@ class Sheet:
             self.page.emulate_media(color_scheme=theme)
             for width, size in WIDTHS.items():
                 self.page.set_viewport_size({"width": size[0], "height": size[1]})
-                self.page.wait_for_timeout(700)  # charts are drawn anew for their new width
-                height = self.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollHeight")
+                height = self._still()
                 self.page.set_viewport_size({"width": size[0], "height": min(max(height + 20, size[1]), 6_000)})
-                self.page.wait_for_timeout(400)
+                self._still()
                 self.page.screenshot(path=self._folder / f"{name}-{theme}-{width}.png")
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size({"width": 1280, "height": 900})
+
+    def _still(self):
+        """How high the page is, once that and the sizes of what is drawn on it have not changed for a moment."""
+        with suppress(TimeoutError):  # a picture of what moves is one, too
+            self.page.wait_for_function(
+                """() => { const main = document.querySelector('[data-testid=stMain]');
+                       const drawn = [...main.querySelectorAll('svg, canvas')].map(e => e.getBoundingClientRect());
+                       const now = [main.scrollHeight, ...drawn.flatMap(e => [e.width, e.height])].join();
+                       if (window.seen !== now) [window.seen, window.since] = [now, performance.now()];
+                       return performance.now() - window.since > 250; }""",
+                timeout=CLICK_MS,
+            )
+        return self.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollHeight")
 
 
 @pytest.fixture

@@ -20,6 +20,13 @@ from tests.commands import GRIDGOV, ROOT, one_line, up
 pytest_plugins = ["tests.browser", "tests.commands"]
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """A dashboard with neither production nor runs."""
+    with dashboard() as found:
+        yield found
+
+
 def children(pid):
     """The processes that this one started, and theirs (Linux)."""
     found = [int(one) for task in _tasks(pid) for one in _read(f"/proc/{pid}/task/{task}/children").split()]
@@ -141,17 +148,16 @@ def test_neither_help_nor_an_offline_run_imports_streamlit(tmp_path):
         assert done.stdout.splitlines()[-1] == "[]", args
 
 
-def test_dashboard_with_neither_production_nor_runs_says_what_to_type(browse):
-    with dashboard() as found:
-        sheet = browse(found).open("/")
-        sheet.see("No production can be seen here", "gridgov up", "gridgov dashboard --api http://HOST:PORT")
-        sheet.shoot("nothing-production")
-        sheet.open("/operate").see("No production can be seen here")
-        sheet.open("/runs")
-        sheet.shoot("nothing-runs")
+def test_dashboard_with_neither_production_nor_runs_says_what_to_type(alone, browse):
+    sheet = browse(alone).open("/")
+    sheet.see("No production can be seen here", "gridgov up", "gridgov dashboard --api http://HOST:PORT")
+    sheet.shoot("nothing-production")
+    sheet.open("/operate").see("No production can be seen here")
+    sheet.open("/runs").see("gridgov run scenarios/seed.yaml")
+    sheet.shoot("nothing-runs")
 
 
-def test_part_of_a_page_that_was_left_is_not_drawn_over_the_next_one():
+def test_part_of_a_page_that_was_left_is_not_drawn_over_the_next_one(alone):
     runs, sweeps = (calc_hash(name) for name in ("runs", "sweeps"))
 
     def ask(page, part=""):
@@ -172,7 +178,7 @@ def test_part_of_a_page_that_was_left_is_not_drawn_over_the_next_one():
     def wait(kind):
         return next(getattr(message, kind) for message in said() if message.WhichOneof("type") == kind)
 
-    with dashboard() as found, connect(f"ws{found.url.removeprefix('http')}/_stcore/stream", max_size=None) as line:
+    with connect(f"ws{alone.url.removeprefix('http')}/_stcore/stream", max_size=None) as line:
         ask(runs)
         part = wait("auto_rerun").fragment_id
         wait("script_finished")
@@ -198,10 +204,9 @@ def test_sigterm_ends_the_dashboard_as_ctrl_c_does():
         process.communicate()
 
 
-@pytest.mark.parametrize("path", ["/", "/ledger", "/operate", "/run"])
-def test_answers_say_that_pages_load_nothing_from_elsewhere(path):
-    with dashboard() as found:
-        answer = httpx.get(found.url + path, timeout=60)
+def test_answers_say_that_pages_load_nothing_from_elsewhere(alone):
+    for path in ("/", "/ledger", "/operate", "/run"):
+        answer = httpx.get(alone.url + path, timeout=60)
         assert answer.status_code == 200
         assert "default-src 'self'" in answer.headers["content-security-policy"]
-        assert httpx.post(f"{found.url}/_stcore/agent/interact", json={}, timeout=60).status_code in (403, 404, 405)
+    assert httpx.post(f"{alone.url}/_stcore/agent/interact", json={}, timeout=60).status_code in (403, 404, 405)
