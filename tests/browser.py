@@ -230,11 +230,10 @@ class Sheet:
         """Opens a row of a table, by the box before it."""
         return self._leads(lambda: self.mark(name, row), f"row {row} of the table {name}")
 
-    def bar(self, fill, place=0, chart=0):
-        """Opens a bar of a chart, which is found by its colour."""
-        found = (
-            self.page.locator("[data-testid=stVegaLiteChart]").nth(chart).locator(f"svg .role-mark path[fill='{fill}']")
-        )
+    def bar(self, fill, place=0, chart=None):
+        """Opens a bar, which is found by its colour: of a chart by its number, else of any."""
+        charts = self.page.locator("[data-testid=stVegaLiteChart]")
+        found = (charts if chart is None else charts.nth(chart)).locator(f"svg .role-mark path[fill='{fill}']")
         return self._leads(lambda: found.nth(place).click(timeout=CLICK_MS), f"bar {fill}")
 
     def at(self, *parts):
