@@ -9,7 +9,7 @@ import pytest
 
 from gridgov.errors import BadInput
 from sim.compare import AS_WRITTEN, HIGHER, LOWER, NOT_DECISIVE, Read, Run, compare, read, rule
-from sim.compare_page import page
+from sim.compare_page import _step, page
 from sim.inference import alike, detectable, holm, sign_flip, spread, survival
 from sim.paired import bootstrap
 from sim.report_experiments import markdown
@@ -368,7 +368,9 @@ def test_compares_the_proposers_of_a_sweep(gridgov, drought, tmp_path):
     assert said["mcnemar"].startswith("there is no McNemar test")
     text = (tmp_path / "x.html").read_text("utf-8")
     assert "<svg" in text and "self_sufficiency/water" in text
-    assert re.findall(r"https?://|<script|<link|url\(|src=", text) == []
+    assert re.findall(r"https?://|<script|<link|url\(|src=|@import", text) == []
+    assert said["about"] == "16 runs of drought; 8 seeds, 0 to 7." and said["about"] in text
+    assert len(re.findall("<svg|<table", text)) == len(re.findall('<div class="wide"><(?:svg|table)', text)) == 3
     shown = gridgov("compare", drought).out
     assert "lower" in shown and "Holm" in shown
     assert gridgov("compare", drought, "--markdown").out.startswith("## Comparison")
@@ -415,6 +417,13 @@ def test_survival_curves_of_a_commons(gridgov, tmp_path):
     assert (curves["take_max"].epochs, curves["take_max"].shares) == ((1,), (0.0,))
     assert curves["sustainable"].collapsed == 0
     assert "survival curves" in page(found) and "collapsed" in markdown(found)
+    marks = re.findall(r'text-anchor="middle">(\d+)<', page(found))
+    assert marks == [str(epoch) for epoch in range(13)], "an axis of 12 epochs"
+
+
+@pytest.mark.parametrize(("until", "step"), [(1, 1), (12, 1), (13, 2), (30, 5), (168, 20), (8_760, 1_000)])
+def test_an_axis_has_a_dozen_marks_at_most(until, step):
+    assert _step(until) == step
 
 
 @pytest.mark.parametrize(
