@@ -27,6 +27,7 @@ from gridgov.journal import canonical
 from gridgov.source import open_source, reading
 from gridgov.tables import FORM
 from gridgov.wire import known
+from sim.fork import AFTER
 from sim.form import METRICS
 from sim.inference import Curve, alike, detectable, holm, sign_flip, spread, survival
 from sim.paired import LEVEL, PAIRS_MIN, Interval, bootstrap, wilson
@@ -85,6 +86,13 @@ class Run(NamedTuple):
         """The overrides by key, but those that the seed and the horizon say too."""
         found = dict(text.partition("=")[::2] for text in self.overrides)
         return {key.strip(): value for key, value in found.items() if key.strip() not in ("seed", "epochs")}
+
+    @property
+    def since(self) -> list[str]:
+        """What is set in a fork, and after which epoch: its genesis does not say it. Empty where nothing is."""
+        first = next((i for i, text in enumerate(self.overrides) if text.startswith(AFTER)), len(self.overrides))
+        found = list(self.overrides[first:])
+        return [] if all(text.startswith(AFTER) for text in found) else found
 
     @property
     def source(self) -> str:
@@ -194,7 +202,7 @@ def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
     found = {}
     for run in runs:
         if by == "proposers":
-            side, content = labels[run.proposers], canonical({"genesis": run.genesis})
+            side, content = labels[run.proposers], canonical({"genesis": run.genesis, "since": run.since})
         elif by == "source":
             side = run.given
             content = canonical({"genesis": run.genesis, "proposers": run.proposers if mixed else None})
@@ -571,7 +579,7 @@ def _changed(one: Rule, rows: Sequence[Row]) -> Checked:
     hit = next((of for of in rows if of.result == word), None)
     if hit is not None:
         return Checked(one.text, f"{hit.side}: {hit.difference:+.6g}", True)
-    blind = next((of for of in rows if of.interval is None), None)
+    blind = next((of for of in rows if of.smallest is None and of.note), None)
     return Checked(one.text, "not decisive" + (f" ({blind.note})" if blind is not None else ""), False)
 
 

@@ -293,6 +293,22 @@ def test_a_key_is_compared_between_runs_that_are_else_the_same():
             compare(Read(runs, 0), by=by)
 
 
+def test_forks_are_pairs_where_the_same_is_set_since_the_same_epoch():
+    """Their genesis is that of the parent, and says nothing of it."""
+
+    def fork(side, epoch, *sets, value=1.0):
+        overrides = (f"fork={side}@{epoch}", *([f"after={epoch}"] if sets or side == "b" else []), *sets)
+        return run(side, 1, overrides=overrides, genesis="g", value=value)
+
+    runs = [fork("a", 5, "k=1"), fork("a", 5, "k=2", value=2), fork("b", 5, "k=1", value=1.5), fork("b", 7, "k=2")]
+    found = compare(Read(runs, 0))
+    [row] = found.rows
+    assert (row.pairs, row.base, row.mean, found.unpaired) == (1, 1, 1.5, 1)
+    for first in (fork("a", 5), run("a", 1, value=1.0, genesis="g")):  # another proposer's fork, or the parent
+        [row] = compare(Read([first, fork("b", 5, value=3)], 0)).rows
+        assert (row.pairs, row.difference) == (1, 2)
+
+
 def test_replicates_are_averaged_before_they_are_paired():
     twice = [run("b", seed, value)._replace(run_id=f"b{seed}{value}") for seed in range(3) for value in (1.0, 3.0)]
     found = compare(Read([run("a", seed, 1.0 + seed) for seed in range(3)] + twice, 0))
@@ -331,6 +347,19 @@ def test_identical_runs_narrow_no_share_of_accepted_decisions():
 def test_gates(text, holds):
     found = compare(both([1, 2, 3, 4, 5, 6], [2.1, 3.0, 4.2, 5.1, 5.9, 7.0]), rules=[rule(text)])
     assert found.checked[0].holds is holds
+
+
+def test_gate_that_so_few_could_not_fail_says_so():
+    values = [[1, 2, 3, 4, 5, 6], [11, 13, 12, 15, 16, 15]]
+    runs = [
+        run(side, seed, metrics={("gain", None): -of[seed], ("equality", None): of[seed] + noise(6, 9)[seed]})
+        for side, of in zip("ab", values, strict=True)
+        for seed in range(6)
+    ]
+    [checked] = compare(Read(runs, 0), metrics=["gain", "equality"], rules=[rule("decrease(gain)")]).checked
+    assert not checked.holds and "6 pairs can show nothing among 2 tests" in checked.found
+    [alone] = compare(Read(runs, 0), metrics=["gain"], rules=[rule("decrease(gain)")]).checked
+    assert alone.holds
 
 
 @pytest.mark.parametrize(
