@@ -198,18 +198,27 @@ def show_comparison(console: Console, found: Comparison) -> None:
             table.add_row(*(Text(cell) for cell in row), style=style)
         console.print(table)
         console.print()
-    for one in found.rows:
-        told = [one.note] if one.note else []
-        if one.result == NOT_DECISIVE and one.smallest is not None:
-            told.append(f"these runs could have shown a difference of {number(one.smallest)}")
-        if told:
-            console.print(f"{one.metric}, {one.side}: {'; '.join(told)}", markup=False)
+    for told, names in _told(found).items():
+        who = f"{len(names):,} rows" if len(names) > 2 else " and ".join(names)
+        console.print(f"{who}: {told}", markup=False)
     for name, gone, steps in survival_rows(found):
         console.print(f"survival of {name}: {gone}; {steps}", markup=False)
     for rule in found.checked:
         console.print(f"{'FAILED' if rule.holds else 'passed'}  fail if {rule.text}: {rule.found}", markup=False)
     for note in compared_notes(found):
         console.print(note, style="dim", markup=False)
+
+
+def _told(found: Comparison) -> dict[str, list[str]]:
+    """What is said of rows beside their figures, and of which."""
+    told: dict[str, list[str]] = {}
+    for one in found.rows:
+        said = [one.note] if one.note else []
+        if one.result == NOT_DECISIVE and one.smallest is not None:
+            said.append(f"these runs could have shown a difference of {number(one.smallest)}")
+        if said:
+            told.setdefault("; ".join(said), []).append(f"{one.metric}, {one.side}")
+    return told
 
 
 def markdown(found: Comparison) -> str:

@@ -432,6 +432,8 @@ def test_runs_of_the_store_and_of_files_are_named_alike(gridgov, drought):
     said = gridgov("compare", *ids, "--json").json
     assert said["by"] == "proposers" and {row["n"] for row in said["metrics"]} == {1}
     assert "1 pair: an interval needs 6" in {row["note"] for row in said["metrics"]}
+    few = sum(row["note"] == "1 pair: an interval needs 6" for row in said["metrics"])
+    assert f"{few} rows: 1 pair: an interval needs 6\n" in gridgov("compare", *ids).out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert len(read([str(drought)], drought.parent).runs) == 16
