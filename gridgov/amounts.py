@@ -85,6 +85,11 @@ def to_json(minor: int, scale: int) -> int | float:
     return float(plain(minor, scale)) if fraction else whole
 
 
+def json_number(value: Decimal) -> int | float:
+    """A Decimal as the JSON number that means it: whole, or else a float64. Exact up to 15 digits."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def round_half_even(value: Fraction) -> int:
     """A generated amount (noise, growth, scaling, unit conversion) in minor units, rounded once, half to even."""
     return round(value)

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from gridgov.amounts import to_json, to_minor
+from gridgov.amounts import json_number, to_json, to_minor
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord, Settlement
 from gridgov.model import Code, LedgerEntry, Outcome, Resource, Violation
@@ -234,7 +234,7 @@ def _amount(transfer: Json) -> int | float | str:
     amount = transfer["amount"]
     if amount is None:
         return str(transfer["amount_text"])
-    return int(amount) if amount == amount.to_integral_value() else float(amount)
+    return json_number(amount)
 
 
 def _violation(found: Json, resources: Mapping[str, Resource]) -> Violation:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 import duckdb
 import pyarrow as pa
 
+from gridgov.amounts import json_number
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import JournalRecord
 from gridgov.tables import INTERACTION, Builder, Run, Slice, names_of
@@ -414,7 +415,7 @@ def _metrics(connection: duckdb.DuckDBPyConnection, run_id: str | None, database
     for name, resource, value, exact in do(connection, query("metrics", database=database), {"run": run_id}):
         number: Number = value
         if exact is not None:
-            number = int(exact) if exact == exact.to_integral_value() else float(exact)
+            number = json_number(exact)
         if resource is None:
             found[name] = number
         else:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from gridgov import daily, standing, stored
-from gridgov.amounts import plain
+from gridgov.amounts import json_number
 from gridgov.errors import BadInput, GridgovError, Misplaced
 from gridgov.journal import Decision, JournalRecord, Settlement, decode
 from gridgov.model import BOUNDARY, Code, Outcome, Resource, Transfer, Violation, uuid5
@@ -366,15 +366,6 @@ def page(items: list[Json], limit: int, cursor: str) -> Json:
     return {"items": items, "next": items[-1][cursor] if len(items) == limit else None}
 
 
-def in_units(minor: int, scale: int) -> int | float:
-    """A JSON number; exact below 15 digits."""
-    return _number(Decimal(plain(minor, scale)))
-
-
-def _number(amount: Decimal) -> int | float:
-    return int(amount) if amount == amount.to_integral_value() else float(amount)
-
-
 def _minor(amount: int | str) -> int | Decimal:
     return amount if isinstance(amount, int) else Decimal(amount)
 
@@ -397,4 +388,4 @@ def _journal_json(row: Json) -> Json:
 def _entry_json(row: Json) -> Json:
     found = {key: row[key] for key in ("id", "actor_from", "actor_to", "resource", "metadata", "seq", "epoch", "kind")}
     found["proposal_id"] = None if row["proposal_id"] is None else str(row["proposal_id"])
-    return {**found, "amount": _number(row["amount"]), "executed_at": _moment(row["executed_at"])}
+    return {**found, "amount": json_number(row["amount"]), "executed_at": _moment(row["executed_at"])}

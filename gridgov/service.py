@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from gridgov import beside, standing, stored
+from gridgov.amounts import to_json
 from gridgov.auth import PLANNER, SHADOW, Caller, check_name
 from gridgov.beside import Handed, Interaction, Shadow
 from gridgov.cassette import SYNTHETIC
@@ -51,7 +52,7 @@ from gridgov.model import (
     uuid5,
 )
 from gridgov.outcome import Outcomes, Reply, touched
-from gridgov.pages import Balances, NotThere, Pages, in_units, known_pairs, moved_by, page, ready, reply_of
+from gridgov.pages import Balances, NotThere, Pages, known_pairs, moved_by, page, ready, reply_of
 from gridgov.postgres import Pool, Reader, Writer
 from gridgov.prompt import Prompt, Request, exact_json, load, render
 from gridgov.propose import Answer, Context
@@ -958,7 +959,7 @@ class Service(Pages):
             late = late or flow.read_for is not None
             for actor, resource, requested, applied, entry in flow.readings:
                 scale = self.resources[resource].scale
-                amounts = {"requested": in_units(requested, scale), "applied": in_units(applied, scale)}
+                amounts = {"requested": to_json(requested, scale), "applied": to_json(applied, scale)}
                 shown.append({"actor": actor, "resource": resource, "kind": flow.kind, **amounts, "entry": entry})
         last = records[-1]
         found = {"reading_id": reading_id, "epoch": last.epoch, "late": late, "readings": shown}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gridgov.amounts import LIMIT, plain, plain_decimal, to_json
+from gridgov.amounts import LIMIT, json_number, plain, plain_decimal, to_json
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Flow, Genesis, JournalRecord, Registration
 from gridgov.model import BOUNDARY, Actor, Kind, Resource, uuid5
@@ -366,9 +366,5 @@ def _account_json(account: Account) -> Json:
         "given": parties(GIVEN, account.given),
         "received": parties(RECEIVED, account.received),
         "needs": {key: _amount(amount, scale) for key, amount in needs.items()},
-        "cost": None if account.cost is None else _number(account.cost),
+        "cost": None if account.cost is None else json_number(account.cost),
     }
-
-
-def _number(amount: Decimal) -> int | float:
-    return int(amount) if amount == amount.to_integral_value() else float(amount)

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from gridgov.amounts import LIMIT, plain_decimal
+from gridgov.amounts import LIMIT, json_number, plain_decimal
 from gridgov.journal import Activation, Control, Decision, JournalRecord, decode
 from gridgov.model import Outcome, Resource
 from gridgov.pages import LAG_MAX
@@ -48,7 +48,7 @@ def in_units(amount: Decimal | int) -> int | float | str:
     amount = Decimal(amount)
     if abs(amount) >= LIMIT:
         return plain_decimal(amount)
-    return int(amount) if amount == int(amount) else float(amount)
+    return json_number(amount)
 
 
 def of_minor(minor: int, resource: Resource) -> int | float | str:

@@ -12,6 +12,7 @@ from gridgov.amounts import (
     LIMIT,
     SCALE_MAX,
     exponent,
+    json_number,
     plain,
     plain_decimal,
     round_half_even,
@@ -151,3 +152,11 @@ def test_decimal_text_says_the_value_and_the_same_for_equal_ones(value, zeros):
 def test_generated_amounts_are_rounded_half_to_even(value, rounded):
     found = round_half_even(Fraction(value))
     assert (found, type(found)) == (rounded, int)
+
+
+@given(within, scales)
+def test_a_decimal_is_the_json_number_that_its_minor_units_are(minor, scale):
+    found = json_number(to_decimal(minor, scale))
+    assert found == to_json(minor, scale)
+    assert type(found) is type(to_json(minor, scale))
+    assert Decimal(str(found)) == to_decimal(minor, scale)
