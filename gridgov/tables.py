@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gridgov.amounts import LIMIT, SCALE_MAX, plain, plain_decimal, to_minor
+from gridgov.errors import BadInput
 from gridgov.journal import Close, Decision, Flow, Genesis, JournalRecord, Registration, Settlement
 from gridgov.ledger import metadata
 from gridgov.model import (
@@ -244,6 +245,10 @@ def _slices(
             start, weight, used = end, 0, last
 
 
+BOUNDARY_MAX = 2**63 - 1
+"""Most minor units that all actors together may have of a resource, for a run to be exported."""
+
+
 class Builder:
     """Derives the tables of a run, part by part as it goes on. `names` says who there is: nobody else may join.
 
@@ -282,7 +287,10 @@ class Builder:
 
     def say(self, records: Sequence[JournalRecord]) -> Iterator[Slice]:
         """The flows and proposals of the next records."""
-        self._closes += [record for record in records if record.kind == "close"]
+        closes = [record for record in records if record.kind == "close"]
+        for close in closes:
+            _check_held(close)
+        self._closes += closes
         flows = [record for record in records if record.kind == "flow"]
         if flows:
             yield "flows", self._flows(flows)
@@ -408,6 +416,17 @@ class Builder:
             some, self._waiting = self._waiting[:count], self._waiting[count:]
             self._held = {proposal_id: place - count for proposal_id, place in self._held.items()}
             yield from _proposals(some, self._resources)
+
+
+def _check_held(record: JournalRecord) -> None:
+    """Raises BadInput where the boundary has more than a column of balances holds; of others there is a limit."""
+    assert type(record.payload) is Close
+    for resource, amount in record.payload.boundary.items():
+        if abs(amount) > BOUNDARY_MAX:
+            raise BadInput(
+                f"epoch {record.epoch}: all together have 2**63 minor units or more of {resource}, more than a run "
+                f"file holds; give {resource} a smaller scale, or the actors less of it"
+            )
 
 
 def _part(ledger: Columns, start: int, end: int) -> Columns:

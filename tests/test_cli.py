@@ -139,6 +139,16 @@ def test_an_argument_that_is_no_text_is_refused(gridgov: Run, words: tuple[str, 
     assert "is no UTF-8" in one_line(gridgov(*words), 2)
 
 
+def test_a_run_whose_boundary_no_file_holds_is_not_exported(
+    gridgov: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridgov.tables.BOUNDARY_MAX", 180_000 - 1)  # energy: 100 and 80, in thousandths
+    assert "or more of energy, more than a run file holds" in one_line(gridgov("run", SEED), 2)
+    assert not list(tmp_path.rglob("*.duckdb"))
+    monkeypatch.setattr("gridgov.tables.BOUNDARY_MAX", 180_000)
+    assert gridgov("run", SEED).code == 0
+
+
 def test_lines_of_a_fixture_that_were_not_played_are_counted(gridgov: Run, tmp_path: Path) -> None:
     assert "of the fixture" not in gridgov("run", SEED).out
     said = gridgov("run", SEED, "--epochs", 7, "--set", "expect=[]").out
