@@ -135,7 +135,7 @@ def _prepared(place: Path, target: n8n.Target, prefix: Path, say: Callable[[str]
     if mark.exists() and mark.read_text("utf-8") == wanted:
         n8n.put_credentials(home, target, prefix)
         return home
-    say("n8n       is set up with the workflows, once: about half a minute")
+    say("n8n       is set up with the workflows, once: some seconds")
     mark.unlink(missing_ok=True)
     shutil.rmtree(home, ignore_errors=True)
     n8n.prepare(home, target, prefix)

@@ -113,9 +113,8 @@ FAULTS = ("503", "503 html", "429", "ratelimited", "400", "errors", "html 200", 
 def test_linear_that_fails_once_ends_with_one_issue(world, fault, field):
     world.linear.fail({"reply": fault, "field": field})
     assert world.run()["outcome"] == "executed"
-    if world.outbox:
-        assert world.sync() == (200, {"done": True})
     world.check_one_effect()
+    assert world.incidents == []
 
 
 @pytest.mark.parametrize("fault", ["503", "ratelimited", "errors", "dropped before"])
@@ -161,6 +160,21 @@ def test_one_broken_issue_does_not_stop_the_others(world):
     world.linear.heal()
     assert world.sync() == (200, {"done": True})
     world.check_written()
+
+
+def test_issue_that_linear_refuses_is_an_incident_of_its_own_run(world):
+    world.linear.fail({"reply": "400", "text": "12.5 kWh energy", "times": "ever"})
+    answer = world.run()
+    assert (answer["outcome"], world.epoch) == ("executed", 2), "the round is decided, closed and answered all the same"
+    until(world.n8n.is_quiet, "the incident")
+    [incident] = world.incidents
+    assert "governance loop failed at Stop Unwritten" in incident["title"]
+    what = f"The outcome of epoch 1 (record {answer['seq']}) is not in Linear yet. Linear refused the issue: "
+    assert what in incident["description"]
+    assert len(world.gate.named("Create")) == 3 + 1, "it was tried three times; the other one is the incident"
+    world.linear.heal()
+    assert world.sync() == (200, {"done": True})
+    world.check_one_effect()
 
 
 # --- incidents --------------------------------------------------------------------------------------------------------

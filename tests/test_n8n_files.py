@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from copy import deepcopy
 
 import pytest
@@ -58,7 +60,7 @@ def test_every_call_is_bounded_and_authenticated_and_follows_nobody():
         assert set(node["credentials"]) == {parameters["nodeCredentialType"]}
         assert parameters["options"]["timeout"] <= 120_000
         assert parameters["options"]["redirect"]["redirect"]["followRedirects"] is False
-        assert node["name"] == "Create Issue" or node["retryOnFail"]
+        assert node["name"] == "Create Issue" or node["retryOnFail"], "whether it was created is looked up instead"
 
 
 def test_every_credential_is_known_by_name_and_locked_to_its_host():
@@ -161,6 +163,19 @@ def test_what_was_imported_is_what_is_in_the_repository(prefix, prepared):
             if node["type"].endswith(".httpRequest") and "waitBetweenTries" in node:
                 node["waitBetweenTries"] = node_of(WORKFLOWS.values(), workflow["id"], node["name"])["waitBetweenTries"]
     assert n8n.differences(found, WORKFLOWS.values()) == []
+
+
+def test_workflow_that_n8n_did_not_take_is_named_and_none_is_published(tmp_path):
+    (tmp_path / ".n8n").mkdir()
+    with closing(sqlite3.connect(tmp_path / ".n8n" / "database.sqlite")) as database, database:
+        database.execute("CREATE TABLE workflow_entity (id, versionId, active, activeVersionId)")
+        database.execute("CREATE TABLE workflow_history (workflowId, versionId)")
+        database.execute("INSERT INTO workflow_entity VALUES ('a', 'v', FALSE, NULL)")
+        database.execute("INSERT INTO workflow_history VALUES ('a', 'v')")
+    with pytest.raises(GridgovError, match="n8n did not take the workflow b"):
+        n8n._publish(tmp_path, ["a", "b"])
+    with closing(sqlite3.connect(tmp_path / ".n8n" / "database.sqlite")) as database:
+        assert database.execute("SELECT active, activeVersionId FROM workflow_entity").fetchall() == [(0, None)]
 
 
 def test_n8n_that_cannot_start_says_why(prefix, tmp_path):
