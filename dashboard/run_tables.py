@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -18,7 +18,7 @@ ANY = "any"
 OPTIONS_MAX = 1_000
 """So many things are offered in a list; the rest is found by searching."""
 
-KINDS = ["genesis", "transfer", "produce", "grow", "consume", "spill", "override", "reversal"]
+KINDS = tuple(text.ENTRIES)
 
 
 # --- filters and pages ------------------------------------------------------------------------------------------------
@@ -38,9 +38,10 @@ def to_proposals(**filters: object) -> None:
     frame.set_param("view", "Proposals")
 
 
-def _choice(label: str, name: str, options: Sequence[str]) -> str | None:
-    """One of some texts, or None for any."""
-    found = frame.picked(name, label, {"": ANY, **{option: option for option in options}}, RESETS)
+def _choice(label: str, name: str, options: Iterable[str], words: Mapping[str, str] | None = None) -> str | None:
+    """One of some texts, which are shown by their words where they have some, or None for any."""
+    shown = {option: (words or {}).get(option, option) for option in options}
+    found = frame.picked(name, label, {"": ANY, **shown}, RESETS)
     return found or None
 
 
@@ -138,7 +139,7 @@ def _proposal_filters(ref: Ref, about: About) -> Values:
     codes = [row["code"] for row in kept(ref, "refusals")]
     one, two, three, four = st.columns(4)
     with one:
-        outcome = _choice("Outcome", "outcome", list(text.DONE))
+        outcome = _choice("Outcome", "outcome", text.DONE, {name: text.outcome(name) for name in text.DONE})
     with two:
         proposer = _choice("Proposer", "proposer", proposers[:OPTIONS_MAX])
     with three:
@@ -211,7 +212,7 @@ def ledger(ref: Ref, about: About) -> None:
     """Every applied transfer, filtered; one that is clicked leads to the proposal or the record that made it."""
     one, two, three = st.columns(3)
     with one:
-        kind = _choice("Kind", "kind", KINDS)
+        kind = _choice("Kind", "kind", KINDS, text.ENTRIES)
     with two:
         resource = _choice("Resource", "of", list(about.units))
     with three:
@@ -232,7 +233,8 @@ def ledger(ref: Ref, about: About) -> None:
     rows, _ = _page(ref, "ledger", values)
     shown = [
         {
-            **{key: row[key] for key in ("id", "epoch", "kind", "actor_from", "actor_to", "resource")},
+            **{key: row[key] for key in ("id", "epoch", "actor_from", "actor_to", "resource")},
+            "kind": text.ENTRIES.get(row["kind"], row["kind"]),
             "at": text.moment(row["executed_at"].isoformat()),
             "amount": text.amount(row["amount"], about.units.get(row["resource"], "")),
         }
@@ -277,7 +279,9 @@ def journal(ref: Ref, about: About) -> None:
         return
     one, two, three = st.columns(3)
     with one:
-        kind = _choice("Kind of record", "record_kind", [row["kind"] for row in kept(ref, "journal_kinds")])
+        kind = _choice(
+            "Kind of record", "record_kind", [row["kind"] for row in kept(ref, "journal_kinds")], text.RECORDS
+        )
     with two:
         first, last = _epochs(about)
     with three:
@@ -285,7 +289,8 @@ def journal(ref: Ref, about: About) -> None:
     rows, _ = _page(ref, "journal", (("kind", kind), ("first", first), ("last", last), ("find", find)))
     shown = [
         {
-            **{key: row[key] for key in ("seq", "epoch", "kind")},
+            **{key: row[key] for key in ("seq", "epoch")},
+            "kind": text.RECORDS.get(row["kind"], row["kind"]),
             "at": text.moment(row["recorded_at"].isoformat()),
             "digest": row["digest"][:16],
             "body": text.plain(row["body"], 300),

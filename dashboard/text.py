@@ -51,7 +51,7 @@ RECORDS = {
     "constraints": "constraints",
     "activation": "prompt in force",
     "registration": "actors and keys",
-    "flow": "meters",
+    "flow": "flows",
     "close": "end of an epoch",
     "genesis": "the beginning",
 }

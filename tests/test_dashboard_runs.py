@@ -391,6 +391,12 @@ def test_every_view_of_every_run_is_drawn(store, monkeypatch, view):
         assert "cannot be shown" not in said(found), (ref.name, view)
 
 
+def test_list_says_what_was_changed_in_each_run(store, monkeypatch):
+    rows = page(monkeypatch, store.folder, "runs").dataframe[0].value.to_dict("records")
+    assert {row["changed"] for row in rows if row["scenario"] == "by-hand"} == {"constraints.max_transfer=45"}
+    assert {row["changed"] for row in rows if row["scenario"] == "seed"} == {""}
+
+
 def test_slider_shows_another_epoch(store, monkeypatch):
     found = page(monkeypatch, store.folder, "run", run=store.week, epoch="14")
     assert "Epoch 14 closed" in said(found)
