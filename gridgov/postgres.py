@@ -148,6 +148,7 @@ def _connect(url: str, grid: str) -> Connection:
         return psycopg.connect(
             url,
             autocommit=True,
+            client_encoding="UTF8",
             connect_timeout=CONNECT_S,
             tcp_user_timeout=SILENT_MS,
             fallback_application_name="gridgov",
@@ -266,7 +267,7 @@ def _execution(pg: PGconn, statement: Statement, prepared: Collection[str] = ())
 
 
 def _preparation(pg: PGconn, name: str) -> Steps:
-    """Has the server plan a query once, whose one parameter may be written as the driver does."""
+    """Has the server plan a query once; where it has one parameter, that may be written as the driver does."""
     pg.send_prepare(name.encode(), re.sub(r"%\(\w+\)s", "$1", query(name)).encode())
     result = yield from _next_result(pg)
     assert result is not None, "a statement has a result"

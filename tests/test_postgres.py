@@ -505,6 +505,22 @@ def test_texts_of_all_kinds_are_kept_as_they_are(grid, writer):
         assert metadata == {"flow": nasty}
 
 
+def test_database_of_another_encoding_keeps_texts_as_they_are_or_refuses_them(server):
+    server.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    url = server.url("latin")
+    migrate(url, "main")
+    ledger = PostgresLedger(url, "main")
+    Engine(ledger).append(GENESIS, 1_000)
+    ledger.commit()
+    ledger.close()
+    with Writer(url, "main") as writer:
+        assert propose(writer, proposal("kept", reasoning="café")).reasoning == "café"
+        with pytest.raises(GridgovError, match="the database refuses to record it"):
+            propose(writer, proposal("refused", reasoning="⚡"))
+    assert [d.reasoning for d in decisions(check(url))] == ["café"]
+    server.execute("DROP DATABASE latin WITH (FORCE)")
+
+
 def test_interaction_is_kept_once_with_the_decision_that_it_led_to(grid, writer):
     raw = bytes(range(256)) * 3
     asked = proposal("asked")

@@ -452,7 +452,7 @@ def test_backup_that_is_restored_on_another_server_is_the_same_history_and_goes_
         run("pg_restore", "--exit-on-error", f"--dbname={another.url}", str(dump))
         report = checked(another.url, noted)
         assert report.first is None
-        assert all(check.count for check in report.checks)
+        assert [check.name for check in report.checks if not check.count] == ["views"], "an export has those"
         assert migrate(another.url, grids.GRID) == []
         with Writer(another.url, grids.GRID) as writer:
             grids.ask(writer, writer.submit(lambda engine: engine.state.at), 2)
