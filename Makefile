@@ -68,7 +68,7 @@ n8n: ## install n8n, for `gridgov up --n8n` and its tests: minutes once, into a 
 	@touch $@
 
 lock: .venv ## write requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
-	UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
+	UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-strip-extras --universal \
 		--python-version 3.11 --extra dev $(UPGRADE) --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 \
 		--constraints requirements.lock $(UPGRADE) --output-file .ci/extras.lock .ci/extras.in
