@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 import duckdb
 import pyarrow as pa
 
+from gridgov import arrow
 from gridgov.amounts import json_number
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import JournalRecord
@@ -100,6 +101,12 @@ class Seals:
     def __iter__(self) -> Iterator[Seal]:
         for (table, column), sha in self._found.items():
             yield Seal(table, column, self._rows[table, column], sha.hexdigest())
+
+    def rows(self) -> pa.Table:
+        """The rows of the table `seals`."""
+        on, column, count, digest = zip(*self, strict=True)
+        named = {"table_name": arrow.texts(on), "column_name": arrow.texts(column)}
+        return arrow.table({**named, "row_count": arrow.ints(count), "digest": arrow.texts(digest)})
 
 
 def do(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | None = None) -> list[Any]:
@@ -277,9 +284,7 @@ class Writer:
 
     def _end(self, run_id: str) -> None:
         """Stores the seals, and all of it for good."""
-        on, column, count, digest = zip(*self._seals, strict=True)
-        rows = {"table_name": on, "column_name": column, "row_count": count, "digest": digest}
-        _insert(self.store.connection, run_id, "seals", pa.table(rows))
+        _insert(self.store.connection, run_id, "seals", self._seals.rows())
         do(self.store.connection, "COMMIT; DETACH x")
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())

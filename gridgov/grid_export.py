@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from adbc_driver_manager import Error, OperationalError
 from adbc_driver_postgresql import StatementOptions, dbapi
 
-from gridgov import __version__
+from gridgov import __version__, arrow
 from gridgov.auth import SHADOW
 from gridgov.errors import BadInput, Damaged, GridgovError, Unreachable
 from gridgov.export import Store, Writer
@@ -225,7 +225,7 @@ class _Codes:
         self._name = name
         self._actors = [actor.id for actor in builder.names.actors]
         self._resources = [resource.name for resource in builder.names.resources]
-        self._ids = pa.array([uuid5(actor) for actor in self._actors])
+        self._ids = arrow.texts(map(uuid5, self._actors))
         in_order = sorted(self._resources)
         self._place = np.array([self._resources.index(name) for name in in_order], np.int64)
 
@@ -249,16 +249,12 @@ class _Codes:
 
 def _ledger(rows: pa.Table, ledger: Columns, builder: Builder) -> pa.Table:
     """Rows of `stream_ledger` as those of an export."""
-
-    def named(codes: Any, names: Sequence[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string()))
-
     return pa.table(
         {
             **{name: rows[name] for name in ("id", "proposal_id", "metadata", "epoch", "kind", "seq")},
-            "actor_from": named(ledger.actor_from, ledger.actors),
-            "actor_to": named(ledger.actor_to, ledger.actors),
-            "resource": named(ledger.resource, ledger.resources),
+            "actor_from": arrow.coded(ledger.actor_from, ledger.actors),
+            "actor_to": arrow.coded(ledger.actor_to, ledger.actors),
+            "resource": arrow.coded(ledger.resource, ledger.resources),
             "amount": decimals(ledger.amount, builder.names.factor[ledger.resource]),
             "executed_at": rows["executed_at"].cast(pa.timestamp("us")),
         }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from operator import attrgetter
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gridgov import arrow
 from gridgov.amounts import LIMIT, SCALE_MAX, plain, plain_decimal, to_minor
 from gridgov.errors import BadInput
 from gridgov.journal import Close, Decision, Flow, Genesis, JournalRecord, Registration, Settlement
@@ -148,24 +150,6 @@ def exact_decimals(values: Sequence[int | None], scale: int = SCALE_MAX) -> pa.A
     valid = np.packbits(np.array([value is not None for value in fit], np.bool_), bitorder="little")
     buffers = [pa.py_buffer(valid), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.decimal128(38, scale), len(values), buffers)
-
-
-def _times(at: Iterable[int] | Ints) -> pa.Array:
-    """Microseconds since 1970 as timestamps."""
-    return pa.array(np.fromiter(at, np.int64), pa.timestamp("us"))
-
-
-def _texts(values: Iterable[str | None]) -> pa.Array:
-    return pa.array(list(values), pa.string())
-
-
-def _ints(values: Iterable[int | None]) -> pa.Array:
-    return pa.array(list(values), pa.int64())
-
-
-def _coded(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:
-    """Text by its place in a list of names."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string()))
 
 
 def _millionths(amount: int | Decimal, scale: int) -> int | None:
@@ -329,11 +313,11 @@ class Builder:
             part = _part(ledger, used, end)
             found = balances_every(part._replace(epoch=part.epoch - first), until - first) + self._carried
             self._carried, used = found[-1], end
-            yield pa.table(
+            yield arrow.table(
                 {
                     "epoch": np.repeat(np.arange(first, until + 1, dtype=np.int32), cells),
-                    "actor": _coded(np.tile(actor, count), self._actors),
-                    "resource": _coded(np.tile(resource, count), ledger.resources),
+                    "actor": arrow.coded(np.tile(actor, count), self._actors),
+                    "resource": arrow.coded(np.tile(resource, count), ledger.resources),
                     "amount": decimals(found, self.names.factor),
                 }
             )
@@ -347,18 +331,18 @@ class Builder:
         code = {text: i for i, text in enumerate(texts)}
         origin = np.fromiter(map(code.__getitem__, origins), np.int32, len(origins))
         seq = np.array(seqs, np.int64)
-        return pa.table(
+        return arrow.table(
             {
                 "id": np.array(ids, np.int64),
-                "proposal_id": pa.array(proposals, pa.string()),
-                "actor_from": _coded(ledger.actor_from, ledger.actors),
-                "actor_to": _coded(ledger.actor_to, ledger.actors),
-                "resource": _coded(ledger.resource, ledger.resources),
+                "proposal_id": arrow.texts(proposals),
+                "actor_from": arrow.coded(ledger.actor_from, ledger.actors),
+                "actor_to": arrow.coded(ledger.actor_to, ledger.actors),
+                "resource": arrow.coded(ledger.resource, ledger.resources),
                 "amount": decimals(ledger.amount, self.names.factor[ledger.resource]),
-                "executed_at": _times(at),
-                "metadata": _coded(origin[seq - first], texts),
+                "executed_at": arrow.times(at),
+                "metadata": arrow.coded(origin[seq - first], texts),
                 "epoch": ledger.epoch.astype(np.int32),
-                "kind": pa.array(kinds, pa.string()),
+                "kind": arrow.texts(kinds),
                 "seq": seq,
             }
         )
@@ -382,18 +366,18 @@ class Builder:
         place = {name: i for i, name in enumerate(self._resources)}
         code = np.fromiter(map(place.__getitem__, resources), np.int64, len(resources))
         factor = self.names.factor[code]
-        of = pa.array(np.repeat(np.arange(len(payloads)), counts))
-        return pa.table(
+        of = arrow.numbers(np.repeat(np.arange(len(payloads)), counts))
+        return arrow.table(
             {
                 "epoch": np.repeat(np.array([r.epoch for r in records], np.int32), counts),
-                "actor": pa.array(actors, pa.string()),
-                "resource": _coded(code, list(self._resources)),
-                "kind": pa.array([flow.kind for flow in payloads], pa.string()).take(of),
+                "actor": arrow.texts(actors),
+                "resource": arrow.coded(code, list(self._resources)),
+                "kind": arrow.texts([flow.kind for flow in payloads]).take(of),
                 "requested": decimals(np.array(requested, np.int64), factor),
                 "applied": decimals(np.array(applied, np.int64), factor),
-                "name": pa.array([flow.name for flow in payloads], pa.string()).take(of),
+                "name": arrow.texts([flow.name for flow in payloads]).take(of),
                 "seq": np.repeat(np.array([r.seq for r in records], np.int64), counts),
-                "entry_id": pa.array(entries, pa.int64()),
+                "entry_id": arrow.ints(entries),
             }
         )
 
@@ -434,14 +418,14 @@ def _part(ledger: Columns, start: int, end: int) -> Columns:
 
 
 def _journal(records: Sequence[JournalRecord]) -> pa.Table:
-    return pa.table(
+    return arrow.table(
         {
             "seq": np.array([r.seq for r in records], np.int64),
             "epoch": np.array([r.epoch for r in records], np.int32),
-            "kind": pa.array([r.kind for r in records], pa.string()),
-            "recorded_at": _times([r.at for r in records]),
-            "body": pa.array([r.body for r in records], pa.string()),
-            "digest": pa.array([r.digest.hex() for r in records], pa.string()),
+            "kind": arrow.texts([r.kind for r in records]),
+            "recorded_at": arrow.times([r.at for r in records]),
+            "body": arrow.texts([r.body for r in records]),
+            "digest": arrow.texts([r.digest.hex() for r in records]),
         }
     )
 
@@ -452,15 +436,15 @@ def _epochs(genesis: JournalRecord, closes: Sequence[JournalRecord]) -> pa.Table
     opening = sum(1 for _, _, amount in payload.opening if amount)
     closed = [close.payload for close in closes if type(close.payload) is Close]
     ends = [genesis.at, *(close.at for close in closes)]
-    return pa.table(
+    return arrow.table(
         {
             "epoch": np.array([0, *(close.epoch for close in closes)], np.int32),
-            "starts_at": _times([genesis.at, *ends[:-1]]),
-            "ends_at": _times(ends),
+            "starts_at": arrow.times([genesis.at, *ends[:-1]]),
+            "ends_at": arrow.times(ends),
             "seq": np.array([genesis.seq, *(close.seq for close in closes)], np.int64),
             "entries": np.array([opening, *(said.entries for said in closed)], np.int64),
-            "collapsed": pa.array([False, *(said.collapsed for said in closed)]),
-            "digest": pa.array([genesis.digest.hex(), *(close.digest.hex() for close in closes)]),
+            "collapsed": arrow.flags([False, *(said.collapsed for said in closed)]),
+            "digest": arrow.texts([genesis.digest.hex(), *(close.digest.hex() for close in closes)]),
         }
     )
 
@@ -502,38 +486,38 @@ def _proposals(some: Sequence[Decided], resources: Mapping[str, Resource], role:
         found = tuple(d.violations if e is None else e.violations for d, e in zip(said, ends, strict=True))
         entries = tuple(d.entries if e is None else e.entries for d, e in zip(said, ends, strict=True))
     epoch = np.array(epochs, np.int32)
-    identity = pa.array(ids, pa.string())
+    identity = arrow.texts(ids)
     yield (
         "proposals",
-        pa.table(
+        arrow.table(
             {
                 "epoch": epoch,
                 "proposal_id": identity,
-                "proposer": pa.array(proposers, pa.string()),
-                "outcome": pa.array(outcomes, pa.string()),
-                "violations": pa.array(_violations(found, resources), pa.string()),
-                "reasoning": pa.array(reasoning, pa.string()),
+                "proposer": arrow.texts(proposers),
+                "outcome": arrow.texts(outcomes),
+                "violations": arrow.texts(_violations(found, resources)),
+                "reasoning": arrow.texts(reasoning),
                 "n": np.array(n, np.int32),
-                "role": _coded(np.zeros(len(some), np.int32), [role]),
+                "role": arrow.coded(np.zeros(len(some), np.int32), [role]),
                 "transfers": np.fromiter(map(len, transfers), np.int32, len(some)),
-                "seq": pa.array([record and record.seq for record in records], pa.int64()),
-                "decided_at": pa.array([record and record.at for record in records], pa.timestamp("us")),
-                "input": pa.array(inputs, pa.string()),
-                "state_moved": pa.array(moved),
-                "held": pa.array([epoch is not None for epoch in until]),
-                "held_until": pa.array(until, pa.int32()),
-                "settlement": pa.array([end and end.decision for end in ends], pa.string()),
-                "settled_epoch": pa.array([record and record.epoch for record in settled], pa.int32()),
-                "settled_seq": pa.array([record and record.seq for record in settled], pa.int64()),
-                "fault": pa.array([fault or None for fault in faults], pa.string()),
-                "detail": pa.array([detail or None for detail in details], pa.string()),
+                "seq": arrow.ints([record and record.seq for record in records]),
+                "decided_at": arrow.times([record and record.at for record in records]),
+                "input": arrow.texts(inputs),
+                "state_moved": arrow.flags(moved),
+                "held": arrow.flags([epoch is not None for epoch in until]),
+                "held_until": arrow.ints(until, pa.int32()),
+                "settlement": arrow.texts([end and end.decision for end in ends]),
+                "settled_epoch": arrow.ints([record and record.epoch for record in settled], pa.int32()),
+                "settled_seq": arrow.ints([record and record.seq for record in settled]),
+                "fault": arrow.texts([fault or None for fault in faults]),
+                "detail": arrow.texts([detail or None for detail in details]),
             }
         ),
     )
     if any(transfers):
         asked = _transfers(transfers, granted, entries, resources)
         of = np.repeat(np.arange(len(some)), np.fromiter(map(len, transfers), np.int64, len(some)))
-        yield "transfers", pa.table({"epoch": epoch[of], "proposal_id": identity.take(pa.array(of)), **asked})
+        yield "transfers", arrow.table({"epoch": epoch[of], "proposal_id": identity.take(arrow.numbers(of)), **asked})
 
 
 def _violations(found: Sequence[tuple[Violation, ...]], resources: Mapping[str, Resource]) -> list[str]:
@@ -576,18 +560,19 @@ def _transfers(
         shares = exact_decimals([None if g is None else _millionths(g, s) for g, s in zip(given, scales, strict=True)])
     unfit: list[str | None] = [None] * len(names)
     if asked.null_count:
-        for place in np.flatnonzero(np.array(asked.is_null())).tolist():
-            unfit[place] = plain_decimal(amounts[place])
+        unfit = [
+            plain_decimal(amounts[i]) if missing else None for i, missing in enumerate(asked.is_null().to_pylist())
+        ]
     made = chain.from_iterable(e or (None,) * len(t) for e, t in zip(entries, transfers, strict=True))
     return {
         "seq": (np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)).astype(np.int32),
-        "actor_from": pa.array(givers, pa.string()),
-        "actor_to": pa.array(takers, pa.string()),
-        "resource": pa.array(names, pa.string()),
+        "actor_from": arrow.texts(givers),
+        "actor_to": arrow.texts(takers),
+        "resource": arrow.texts(names),
         "amount": asked,
         "granted": shares,
-        "amount_text": pa.array(unfit, pa.string()),
-        "entry_id": pa.array(list(made), pa.int64()),
+        "amount_text": arrow.texts(unfit),
+        "entry_id": arrow.ints(list(made)),
     }
 
 
@@ -611,27 +596,27 @@ def _set_up(run: Run, names: Names, epochs: int) -> Iterator[Slice]:
     harvesters = run.commons.harvesters if run.commons is not None else ()
     yield (
         "actors",
-        pa.table(
+        arrow.table(
             {
-                "actor": _texts(actor.id for actor in names.actors),
-                "uuid": _texts(uuid5(actor.id) for actor in names.actors),
-                "type": _texts(actor.type for actor in names.actors),
+                "actor": arrow.texts(actor.id for actor in names.actors),
+                "uuid": arrow.texts(uuid5(actor.id) for actor in names.actors),
+                "type": arrow.texts(actor.type for actor in names.actors),
                 "actor_no": np.arange(len(names.actors), dtype=np.int32),
-                "joined_epoch": _ints(names.joined),
-                "frozen": pa.array([actor.id in names.frozen for actor in names.actors]),
-                "harvester": pa.array([actor.id in harvesters for actor in names.actors]),
+                "joined_epoch": arrow.ints(names.joined),
+                "frozen": arrow.flags([actor.id in names.frozen for actor in names.actors]),
+                "harvester": arrow.flags([actor.id in harvesters for actor in names.actors]),
             }
         ),
     )
     yield (
         "resources",
-        pa.table(
+        arrow.table(
             {
-                "resource": _texts(resource.name for resource in names.resources),
-                "unit": _texts(resource.unit for resource in names.resources),
-                "scale": _ints(resource.scale for resource in names.resources),
+                "resource": arrow.texts(resource.name for resource in names.resources),
+                "unit": arrow.texts(resource.unit for resource in names.resources),
+                "scale": arrow.ints(resource.scale for resource in names.resources),
                 "resource_no": np.arange(len(names.resources), dtype=np.int32),
-                "priced": pa.array([resource.name in run.prices for resource in names.resources]),
+                "priced": arrow.flags([resource.name in run.prices for resource in names.resources]),
             }
         ),
     )
@@ -642,44 +627,46 @@ def _runs(run: Run, names: Names, epochs: int) -> pa.Table:
     genesis, commons = run.records[0].payload, run.commons
     assert isinstance(genesis, Genesis)
     scale = names.scales[commons.resource].scale if commons is not None else 0
-    return pa.table(
+    return arrow.table(
         {
-            "scenario": _texts([run.scenario]),
-            "description": _texts([run.description]),
+            "scenario": arrow.texts([run.scenario]),
+            "description": arrow.texts([run.description]),
             "seed": exact_decimals([genesis.seed], 0),
-            "overrides": _texts([json.dumps(list(run.overrides), ensure_ascii=False)]),
-            "proposers": _texts([json.dumps([dict(p) for p in run.proposers], ensure_ascii=False)]),
-            "status": _texts([run.status]),
-            "error": _texts([run.error]),
-            "head_digest": _texts([run.head_digest]),
-            "horizon": _ints([run.horizon]),
-            "epochs": _ints([epochs]),
-            "records": _ints([run.size[0]]),
-            "entries": _ints([run.size[1]]),
-            "start": _times([genesis.start]),
-            "epoch_length_us": _ints([genesis.epoch_length]),
-            "commons_actor": _texts([commons and commons.actor]),
-            "commons_resource": _texts([commons and commons.resource]),
+            "overrides": arrow.texts([json.dumps(list(run.overrides), ensure_ascii=False)]),
+            "proposers": arrow.texts([json.dumps([dict(p) for p in run.proposers], ensure_ascii=False)]),
+            "status": arrow.texts([run.status]),
+            "error": arrow.texts([run.error]),
+            "head_digest": arrow.texts([run.head_digest]),
+            "horizon": arrow.ints([run.horizon]),
+            "epochs": arrow.ints([epochs]),
+            "records": arrow.ints([run.size[0]]),
+            "entries": arrow.ints([run.size[1]]),
+            "start": arrow.times([genesis.start]),
+            "epoch_length_us": arrow.ints([genesis.epoch_length]),
+            "commons_actor": arrow.texts([commons and commons.actor]),
+            "commons_resource": arrow.texts([commons and commons.resource]),
             "collapse_below": exact_decimals([commons and _millionths(commons.collapse_below, scale)]),
-            "harvesters": _ints([commons and len(commons.harvesters)]),
-            "recorded": _ints([run.recorded]),
-            "synthetic": _ints([run.synthetic]),
-            "started_at": pa.array([run.started_at], pa.timestamp("us")),
-            "seconds": pa.array([run.seconds], pa.float64()),
-            "version": _texts([run.version]),
-            "form": _ints([FORM]),
+            "harvesters": arrow.ints([commons and len(commons.harvesters)]),
+            "recorded": arrow.ints([run.recorded]),
+            "synthetic": arrow.ints([run.synthetic]),
+            "started_at": arrow.times([run.started_at]),
+            "seconds": arrow.floats([run.seconds]),
+            "version": arrow.texts([run.version]),
+            "form": arrow.ints([FORM]),
         }
     )
 
 
-INTERACTION: dict[str, pa.DataType] = {
-    "epoch": pa.int32(), "proposer": pa.string(), "n": pa.int32(), "proposal_id": pa.string(), "origin": pa.string(),
-    "request_key": pa.string(), "model_asked": pa.string(), "model_answered": pa.string(), "status": pa.string(),
-    "finish_reason": pa.string(), "prompt": pa.string(), "prompt_digest": pa.string(), "tokens_in": pa.int64(),
-    "tokens_out": pa.int64(), "tokens_thought": pa.int64(), "latency_ms": pa.float64(), "attempts": pa.int32(),
-    "line": pa.string(), "digest": pa.string(),
+_small = partial(arrow.ints, kind=pa.int32())
+
+INTERACTION: dict[str, Callable[[Iterable[Any]], pa.Array]] = {
+    "epoch": _small, "proposer": arrow.texts, "n": _small, "proposal_id": arrow.texts, "origin": arrow.texts,
+    "request_key": arrow.texts, "model_asked": arrow.texts, "model_answered": arrow.texts, "status": arrow.texts,
+    "finish_reason": arrow.texts, "prompt": arrow.texts, "prompt_digest": arrow.texts, "tokens_in": arrow.ints,
+    "tokens_out": arrow.ints, "tokens_thought": arrow.ints, "latency_ms": arrow.floats, "attempts": _small,
+    "line": arrow.texts, "digest": arrow.texts,
 }  # fmt: skip
-"""The keys of an interaction that are columns as they are; `cost` and `at` are converted."""
+"""The keys of an interaction that are columns, each with what builds it; `cost` and `at` are converted."""
 
 _COST = Decimal("1e-12")
 
@@ -689,10 +676,10 @@ def _given(run: Run, names: Names) -> Iterator[Slice]:
     for resource, prices in run.prices.items():
         count = len(prices)
         epochs = np.arange(1, count + 1, dtype=np.int32)
-        texts = _coded(np.zeros(count, np.int32), [resource])
+        texts = arrow.coded(np.zeros(count, np.int32), [resource])
         yield (
             "prices",
-            pa.table({"epoch": epochs, "resource": texts, "price": decimals(np.asarray(prices), 1)}),
+            arrow.table({"epoch": epochs, "resource": texts, "price": decimals(np.asarray(prices), 1)}),
         )
     if run.baselines:
         scales = [names.scales[resource].scale for resource in run.baselines]
@@ -701,27 +688,28 @@ def _given(run: Run, names: Names) -> Iterator[Slice]:
             key: exact_decimals([v if v is None else _millionths(v, s) for v, s in zip(values, scales, strict=True)])
             for key, values in (("none_served", none), ("bound_served", bound))
         }
-        yield "baselines", pa.table({"resource": _texts(run.baselines), **served, "note": _texts(notes)})
+        yield "baselines", arrow.table({"resource": arrow.texts(run.baselines), **served, "note": arrow.texts(notes)})
     for resource, served_alone in run.alone.items():
         if served_alone:
             who, amounts = zip(*served_alone, strict=True)
             minor, factor = as_ints(amounts), 10 ** (SCALE_MAX - names.scales[resource].scale)
-            texts = _coded(np.zeros(len(who), np.int32), [resource])
-            yield "alone", pa.table({"actor": _texts(who), "resource": texts, "served": decimals(minor, factor)})
+            texts = arrow.coded(np.zeros(len(who), np.int32), [resource])
+            served_each = decimals(minor, factor)
+            yield "alone", arrow.table({"actor": arrow.texts(who), "resource": texts, "served": served_each})
     for start in range(0, len(run.interactions), _LINES):
         yield "interactions", _interactions(run.interactions[start : start + _LINES])
     for name, content in run.files.items():
         digest = sha256(content).hexdigest()
-        row = {"name": [name], "size": [len(content)], "digest": [digest], "content": [content]}
-        yield "files", pa.table(row)
+        row = {"name": arrow.texts([name]), "size": arrow.ints([len(content)]), "digest": arrow.texts([digest])}
+        yield "files", arrow.table({**row, "content": arrow.blobs([content])})
 
 
 def _interactions(some: Sequence[Mapping[str, Any]]) -> pa.Table:
     rows = [{**one, "status": None if one.get("status") is None else str(one["status"])} for one in some]
-    found = {key: pa.array([row.get(key) for row in rows], kind) for key, kind in INTERACTION.items()}
+    found = {key: build(row.get(key) for row in rows) for key, build in INTERACTION.items()}
     costs = [row.get("cost") for row in rows]
     times = [row.get("at") for row in rows]
     exact = [None if cost is None else Decimal(str(cost)).quantize(_COST) for cost in costs]
-    found["cost"] = pa.array(exact, pa.decimal128(38, 12))
-    found["called_at"] = pa.array([None if at is None else microseconds(at) for at in times], pa.timestamp("us"))
-    return pa.table(found)
+    found["cost"] = exact_decimals([None if one is None else int(one.scaleb(12)) for one in exact], 12)
+    found["called_at"] = arrow.times([None if at is None else microseconds(at) for at in times])
+    return arrow.table(found)

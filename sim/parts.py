@@ -18,10 +18,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from gridgov import __version__, export
+from gridgov import __version__, arrow, export
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, GridgovError
 from gridgov.journal import canonical
@@ -246,8 +247,7 @@ def rows_of(run: Run) -> Iterator[Slice]:
         for name in export.SEALED.get(table, ()):
             seals.add(table, name, rows[name].to_pylist())
         yield table, rows
-    on, column, count, digest = zip(*seals, strict=True)
-    yield "seals", pa.table({"table_name": on, "column_name": column, "row_count": count, "digest": digest})
+    yield "seals", seals.rows()
 
 
 class Part:
@@ -274,7 +274,7 @@ class Part:
         if self.path is None:
             self.path = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
         for table, rows in rows_of(run):
-            named = pa.DictionaryArray.from_arrays(pa.array([0] * rows.num_rows, pa.int32()), [run.run_id])
+            named = arrow.coded(np.zeros(rows.num_rows, np.int32), [run.run_id])
             waiting = self._waiting.setdefault(table, [])
             waiting.append(rows.append_column("run_id", named))
             if sum(one.num_rows for one in waiting) >= _ROWS:

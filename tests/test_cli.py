@@ -509,7 +509,7 @@ try:
     cli.main()
 except SystemExit:
     pass
-heavy = {"google.genai", "streamlit", "fastapi", "ray", "psycopg", "httpx"} & set(sys.modules)
+heavy = {"google.genai", "streamlit", "fastapi", "ray", "psycopg", "httpx", "pandas"} & set(sys.modules)
 assert not heavy, heavy
 """
     for args in (["--help"], ["run", SEED, "--out", str(tmp_path)]):

@@ -1,5 +1,6 @@
 """The working state: what can be read off it, and what a hold would reserve."""
 
+import copy
 from fractions import Fraction
 
 import pytest
@@ -24,7 +25,7 @@ from gridgov.model import (
     Transfer,
     WorldState,
 )
-from gridgov.state import State, drawdown, room
+from gridgov.state import State, copied, drawdown, room
 from tests import strategies
 from tests.oracle import Ask, drawn
 
@@ -137,3 +138,17 @@ def test_drawdown_is_just_enough_for_all_of_it(asks):
 def test_room_is_what_is_left_below_16_digits(engine):
     assert room(engine.state, "a", "energy") == LIMIT - 1 - 100
     assert room(engine.state, "b", "water") == LIMIT - 1
+
+
+def test_copy_stays_as_it_is_when_the_other_goes_on(engine):
+    engine.register(Registration(frozen={"b": True}), 1_000)
+    kept = copied(engine.state)
+    before = {name: copy.deepcopy(getattr(kept, name)) for name in State.__slots__}
+    assert before == {name: getattr(engine.state, name) for name in State.__slots__}
+    engine.register(Registration((Actor("c", "node"),), frozen={"b": False, "a": True}), 1_000)
+    engine.need("load", [Request("b", "energy", 5)], 1_000)
+    engine.give(Kind.PRODUCE, "pv", [Request("b", "energy", 3)], 1_000)
+    engine.propose(Proposal("p", "planner", 1, (Transfer("b", "a", "energy", 60),), ""), 1_000)
+    assert {name: getattr(kept, name) for name in State.__slots__} == before
+    assert engine.state.frozen == {"a"}
+    assert engine.state.balance("b", "energy") == 10
