@@ -27,7 +27,7 @@ from gridgov.journal import canonical
 from gridgov.source import open_source, reading
 from gridgov.tables import FORM
 from gridgov.wire import known
-from sim.fork import AFTER
+from sim.fork import in_turn
 from sim.form import METRICS
 from sim.inference import Curve, alike, detectable, holm, sign_flip, spread, survival
 from sim.paired import LEVEL, PAIRS_MIN, Interval, bootstrap, wilson
@@ -88,11 +88,15 @@ class Run(NamedTuple):
         return {key.strip(): value for key, value in found.items() if key.strip() not in ("seed", "epochs")}
 
     @property
-    def since(self) -> list[str]:
-        """What is set in a fork, and after which epoch: its genesis does not say it. Empty where nothing is."""
-        first = next((i for i, text in enumerate(self.overrides) if text.startswith(AFTER)), len(self.overrides))
-        found = list(self.overrides[first:])
-        return [] if all(text.startswith(AFTER) for text in found) else found
+    def since(self) -> list[tuple[int, list[str]]]:
+        """What is set in forks on the way to it, each after which epoch: its genesis does not say it."""
+        return [(after, sets) for after, sets in in_turn(self.overrides)[1] if sets]
+
+    @property
+    def begun(self) -> str | None:
+        """The epoch that it goes on from, where it is a fork."""
+        fork = self.settings.get("fork")
+        return None if fork is None else fork.rpartition("@")[2]
 
     @property
     def source(self) -> str:
@@ -201,16 +205,30 @@ def sided(runs: Sequence[Run], by: str | None) -> tuple[str, list[Sided]]:
     stretch = {} if by == FIRST_ROW else _stretches(runs)
     found = {}
     for run in runs:
+        world = {"genesis": run.genesis, "since": run.since, "horizon": run.horizon}
         if by == "proposers":
-            side, content = labels[run.proposers], canonical({"genesis": run.genesis, "since": run.since})
+            side, content = labels[run.proposers], canonical(world)
         elif by == "source":
-            side = run.given
-            content = canonical({"genesis": run.genesis, "proposers": run.proposers if mixed else None})
+            side, content = run.given, canonical({**world, "proposers": run.proposers if mixed else None})
         else:
             side, content = run.settings.get(by, AS_WRITTEN), _without(run, by)
         drawn = Unit(run.source, stretch.get((run.source, run.first_row), 0), run.seed)
         found[side, run.run_id] = Sided(run, side, sha256(content.encode()).hexdigest(), drawn)
+    _check_forks(list(found.values()))
     return by, list(found.values())
+
+
+def _check_forks(sides: Sequence[Sided]) -> None:
+    """Raises BadInput where forks that begin at different epochs would count as the same run again."""
+    known: dict[tuple[str, str], Run] = {}
+    for one in sides:
+        if one.run.begun is not None:
+            other = known.setdefault((one.side, one.content), one.run)
+            if other.begun != one.run.begun:
+                raise BadInput(
+                    f"runs {other.run_id} and {one.run.run_id} go on from epochs {other.begun} and {one.run.begun} "
+                    f"with nothing set, and are no runs of the same; compare forks from one epoch, or --by fork"
+                )
 
 
 def _stretches(runs: Sequence[Run]) -> dict[tuple[str, int | None], int]:

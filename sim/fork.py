@@ -121,7 +121,7 @@ def forked(
 
 def _planned(scenario: Scenario, records: Sequence[JournalRecord], epoch: int, *, differs: bool) -> Scenario:
     """The scenario with where policy `optimal` begins to plan: the last epoch that an override names is that."""
-    since = max((after for after, _ in _in_turn(scenario.overrides)[1][-1:]), default=0)
+    since = max((after for after, _ in in_turn(scenario.overrides)[1][-1:]), default=0)
     if differs or since > epoch:
         if since != epoch:
             scenario = replace(scenario, overrides=(*scenario.overrides, f"{AFTER}{epoch}"))
@@ -203,7 +203,7 @@ def _loaded(
     given = {_key(text) for text in sets}
     horizon = source.info["horizon"] if epochs is None and "epochs" not in given else epochs
     seed = None if "seed" in given else int(source.info["seed"])
-    base, later = _in_turn(overrides)
+    base, later = in_turn(overrides)
     base += [text for _, some in later for text in some if not _of_constraints(text)]
     found = loads(kept.text, kept.file, kept.find, base, horizon, seed, proposer)
     for epoch, some in later:
@@ -225,7 +225,7 @@ def _of_constraints(text: str) -> bool:
     return _key(text).startswith("constraints.")
 
 
-def _in_turn(overrides: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def in_turn(overrides: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The overrides of a run, and those of each fork on the way to it with the epoch after which they hold."""
     base: list[str] = []
     later: list[tuple[int, list[str]]] = []

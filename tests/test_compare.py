@@ -309,6 +309,28 @@ def test_forks_are_pairs_where_the_same_is_set_since_the_same_epoch():
         assert (row.pairs, row.difference) == (1, 2)
 
 
+def test_forks_of_other_horizons_epochs_or_settings_are_no_pairs():
+    def fork(side, *overrides, value=1.0, horizon=12, given=None):
+        made = run(side, 1, overrides=overrides, genesis="g", value=value)._replace(horizon=horizon)
+        return made if given is None else made._replace(given=given, run_id=f"{given}{overrides}")
+
+    far, near = fork("a", "fork=x@5"), fork("b", "fork=x@5", horizon=6)
+    with pytest.raises(BadInput, match="no run has a partner"):
+        compare(Read([far, near], 0))
+    deep = ("fork=y@10", "after=10", "k=1")
+    [row] = compare(Read([fork("a", *deep), fork("b", "fork=z@20", "after=10", "k=1", "after=20")], 0)).rows
+    assert row.pairs == 1, "an epoch after which nothing is set says nothing"
+    files = [
+        fork("a", "fork=x@5", "after=5", f"k={k}", value=value, given=given)
+        for given, values in (("one", (1, 9)), ("two", (2, 9)))
+        for k, value in zip((1, 2), values, strict=True)
+    ]
+    [row] = compare(Read(files, 0), by="source").rows
+    assert (row.pairs, row.base, row.mean) == (2, 5, 5.5)
+    with pytest.raises(BadInput, match=r"go on from epochs 5 and 9 with nothing set.*--by fork"):
+        compare(Read([fork("a", "fork=x@5"), fork("a", "fork=x@9")._replace(run_id="other"), fork("b")], 0))
+
+
 def test_replicates_are_averaged_before_they_are_paired():
     twice = [run("b", seed, value)._replace(run_id=f"b{seed}{value}") for seed in range(3) for value in (1.0, 3.0)]
     found = compare(Read([run("a", seed, 1.0 + seed) for seed in range(3)] + twice, 0))
