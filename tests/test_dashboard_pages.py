@@ -91,6 +91,7 @@ def test_ages_are_those_of_now_and_not_of_the_answer(played):
     said = read(look())
     assert "**The API is away:**" in said and "cannot be said while the API is away" in said
     assert "The loop lives" not in said and "the last known outcome came 2 h 1 min ago" in said
+    assert "**What needs you:** an API that is away" in said and "a loop that is silent" not in said
 
 
 def test_page_cries_where_the_sums_do_not_add_up(played):

@@ -60,7 +60,7 @@ def _live(hours: int) -> None:
 
 
 def _sentences(found: Json, away: bool) -> None:
-    needed = needs(found)
+    needed = needs(found, away)
     st.markdown(f"**{lives(found, away)}** {did(found)}")
     if needed:
         st.markdown(f"**What needs you:** {text.listed(needed)}.")
@@ -103,9 +103,9 @@ def did(found: Json) -> str:
     return f"{sentence}{than}."
 
 
-def needs(found: Json) -> list[str]:
-    """What a person has to do, each in a few words; empty where nothing."""
-    parts = []
+def needs(found: Json, away: bool = False) -> list[str]:
+    """What a person has to do, each in a few words; empty where nothing. While the API is away, that comes first."""
+    parts = ["an API that is away"] if away else []
     held = found["held"]
     if held["count"]:
         oldest = max(item["age_seconds"] for item in held["items"])
@@ -122,7 +122,7 @@ def needs(found: Json) -> list[str]:
     if found["outbox"]["lag"] >= LAG:
         parts.append(f"{text.many(found['outbox']['lag'], 'outcome')} that nobody wrote up")
     last = found["last_outcome"]
-    if last is not None and last["age_seconds"] > SILENT_S and not found["paused"]:
+    if last is not None and last["age_seconds"] > SILENT_S and not found["paused"] and not away:
         parts.append("a loop that is silent")
     return parts
 
