@@ -448,14 +448,15 @@ def expected(expectation: Expectation, metrics: Mapping[str, Any]) -> tuple[str,
 def used_of(scenario: Path, cassette: Path) -> list[Interaction]:
     """The interactions of a cassette that a scenario asks for. Raises CassetteMiss where one is missing.
 
-    The proposers that play this file play it. Where none does, those do whose replies it holds, or else all that are
-    active; the others answer as the scenario says.
+    The proposers that play this file play it. Where none does, those do whose replies it holds and those that ask a
+    model, or else all that are active; the others answer as the scenario says.
     """
-    loaded = load(scenario)
+    loaded, recorded = load(scenario), read(cassette)
     if not any(speaker.path is not None and speaker.path.samefile(cassette) for speaker in loaded.speakers):
-        active = [speaker.name for speaker in loaded.speakers if speaker.role != "shadow"]
-        held = {one.round.proposer for one in read(cassette).interactions}
-        playing = [name for name in active if name in held] or active
+        active = [speaker for speaker in loaded.speakers if speaker.role != "shadow"]
+        held = {one.round.proposer for one in recorded.interactions}
+        playing = [speaker.name for speaker in active if speaker.name in held or speaker.kind == "gemini"]
+        playing = playing or [speaker.name for speaker in active]
         loaded = replace(
             loaded,
             speakers=tuple(

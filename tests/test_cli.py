@@ -478,6 +478,17 @@ def test_cassette_check_plays_it_for_those_whose_replies_it_holds(gridgov: Run, 
     assert said.code == 0 and "never asked" not in said.out, said
 
 
+def test_cassette_check_misses_the_replies_of_a_model_that_it_does_not_hold(gridgov: Run, tmp_path: Path) -> None:
+    tape, scenario = tmp_path / "x.jsonl", tmp_path / "other.yaml"
+    only = "proposers=[{name: one, kind: policy, policy: random}]"
+    gridgov("run", SEED, "--set", only, "--set", "expect=[]", "--record", tape)
+    models = "proposers: [{name: one, kind: gemini}, {name: two, kind: gemini}]\n"
+    scenario.write_text(Path(SEED).read_text().partition("proposers:")[0] + models)
+    said = gridgov("cassette", "check", tape, "--scenario", scenario)
+    assert said.code == 3 and "has no reply" in said.err and "two" in said.err and "live model" not in said.err, said
+    assert "cannot be read" in one_line(gridgov("cassette", "check", tmp_path / "gone.jsonl", "--scenario", SEED), 2)
+
+
 def test_cassette_check_names_a_tampered_line(gridgov: Run, tmp_path: Path) -> None:
     lines = HOSTILE_TAPE.read_text().splitlines(keepends=True)
     lines[4] = lines[4].replace("STOP", "STOQ")
