@@ -296,11 +296,15 @@ def prepare(home: Path, target: Target, prefix: Path, folder: Path = FOLDER) -> 
     made = [patched(workflow, target) for workflow in workflows(folder).values()]
     put_credentials(home, target, prefix)
     ids = [workflow["id"] for workflow in made]
-    _unpublish(home, ids)
-    with tempfile.TemporaryDirectory(dir=home) as scratch:
-        for workflow in made:
-            (Path(scratch) / f"{workflow['id']}.json").write_text(json.dumps(workflow), "utf-8")
-        _command(home, prefix, "import:workflow", "--separate", f"--input={scratch}")
+    before = _unpublish(home, ids)
+    try:
+        with tempfile.TemporaryDirectory(dir=home) as scratch:
+            for workflow in made:
+                (Path(scratch) / f"{workflow['id']}.json").write_text(json.dumps(workflow), "utf-8")
+            _command(home, prefix, "import:workflow", "--separate", f"--input={scratch}")
+    except BaseException:
+        _publish_again(home, before)
+        raise
     _publish(home, ids)
 
 
@@ -321,18 +325,35 @@ def _publish(home: Path, ids: Sequence[str]) -> None:
                 raise GridgovError(f"n8n did not take the workflow {id_}")
 
 
-def _unpublish(home: Path, ids: Sequence[str]) -> None:
-    """Takes workflows out of force: n8n refuses to import over one that is published."""
+def _unpublish(home: Path, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Takes workflows out of force, as n8n refuses to import over one that is; returns which version of each was."""
+    found = []
     with _rows(home) as rows:
         for id_ in ids:
+            asked = "SELECT id, activeVersionId FROM workflow_entity WHERE id = ? AND activeVersionId IS NOT NULL"
+            found += rows.execute(asked, (id_,)).fetchall()
             rows.execute("UPDATE workflow_entity SET active = FALSE, activeVersionId = NULL WHERE id = ?", (id_,))
+    return found
+
+
+def _publish_again(home: Path, before: Sequence[tuple[str, str]]) -> None:
+    """Puts what was in force back, after an import that failed."""
+    with _rows(home) as rows:
+        for id_, version in before:
+            rows.execute("UPDATE workflow_entity SET active = TRUE, activeVersionId = ? WHERE id = ?", (version, id_))
 
 
 @contextmanager
 def _rows(home: Path) -> Iterator[sqlite3.Connection]:
-    """The database of an n8n that does not run; what is changed in the block is changed together, or not at all."""
-    with closing(sqlite3.connect(home / ".n8n" / "database.sqlite", timeout=COMMAND_S)) as connection, connection:
-        yield connection
+    """The database of an n8n that does not run; what is changed in the block is changed together, or not at all.
+
+    Raises GridgovError where it cannot be changed.
+    """
+    try:
+        with closing(sqlite3.connect(home / ".n8n" / "database.sqlite", timeout=COMMAND_S)) as connection, connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise GridgovError(f"{home}: n8n's database cannot be changed ({error}); stop the n8n that uses it") from None
 
 
 def put_credentials(home: Path, target: Target, prefix: Path) -> None:

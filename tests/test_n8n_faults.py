@@ -113,6 +113,7 @@ FAULTS = ("503", "503 html", "429", "ratelimited", "400", "errors", "html 200", 
 def test_linear_that_fails_once_ends_with_one_issue(world, fault, field):
     world.linear.fail({"reply": fault, "field": field})
     assert world.run()["outcome"] == "executed"
+    until(world.n8n.is_quiet, "the end of every run")
     world.check_one_effect()
     assert world.incidents == []
 

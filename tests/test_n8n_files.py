@@ -165,17 +165,49 @@ def test_what_was_imported_is_what_is_in_the_repository(prefix, prepared):
     assert n8n.differences(found, WORKFLOWS.values()) == []
 
 
-def test_workflow_that_n8n_did_not_take_is_named_and_none_is_published(tmp_path):
-    (tmp_path / ".n8n").mkdir()
-    with closing(sqlite3.connect(tmp_path / ".n8n" / "database.sqlite")) as database, database:
+def kept(home, id_, published):
+    """Writes the rows of a workflow as n8n keeps them, in its version v."""
+    (home / ".n8n").mkdir()
+    with closing(sqlite3.connect(home / ".n8n" / "database.sqlite")) as database, database:
         database.execute("CREATE TABLE workflow_entity (id, versionId, active, activeVersionId)")
         database.execute("CREATE TABLE workflow_history (workflowId, versionId)")
-        database.execute("INSERT INTO workflow_entity VALUES ('a', 'v', FALSE, NULL)")
-        database.execute("INSERT INTO workflow_history VALUES ('a', 'v')")
+        row = (id_, "v", published, "v" if published else None)
+        database.execute("INSERT INTO workflow_entity VALUES (?, ?, ?, ?)", row)
+        database.execute("INSERT INTO workflow_history VALUES (?, 'v')", (id_,))
+
+
+def test_workflow_that_n8n_did_not_take_is_named_and_none_is_published(tmp_path):
+    kept(tmp_path, "a", published=False)
     with pytest.raises(GridgovError, match="n8n did not take the workflow b"):
         n8n._publish(tmp_path, ["a", "b"])
     with closing(sqlite3.connect(tmp_path / ".n8n" / "database.sqlite")) as database:
         assert database.execute("SELECT active, activeVersionId FROM workflow_entity").fetchall() == [(0, None)]
+
+
+def test_import_that_fails_leaves_in_force_what_was(tmp_path, monkeypatch):
+    id_ = next(iter(WORKFLOWS.values()))["id"]
+    kept(tmp_path, id_, published=True)
+
+    def failing(home, prefix, name, *arguments, given=None):
+        with closing(sqlite3.connect(home / ".n8n" / "database.sqlite")) as database:
+            was = database.execute("SELECT active FROM workflow_entity").fetchone()
+        if name == "import:workflow":
+            assert was == (0,), "n8n refuses to import over what is in force"
+            raise GridgovError("n8n import:workflow failed")
+
+    monkeypatch.setattr(n8n, "_command", failing)
+    monkeypatch.setattr(n8n, "check_installed", lambda prefix: None)
+    with pytest.raises(GridgovError, match="import:workflow failed"):
+        n8n.prepare(tmp_path, TARGET, tmp_path)
+    with closing(sqlite3.connect(tmp_path / ".n8n" / "database.sqlite")) as database:
+        assert database.execute("SELECT active, activeVersionId FROM workflow_entity").fetchall() == [(1, "v")]
+
+
+def test_database_of_n8n_that_cannot_be_changed_is_named(tmp_path):
+    (tmp_path / ".n8n").mkdir()
+    (tmp_path / ".n8n" / "database.sqlite").write_bytes(b"no database " * 100)
+    with pytest.raises(GridgovError, match=r"n8n's database cannot be changed.*stop the n8n"):
+        n8n._publish(tmp_path, ["a"])
 
 
 def test_n8n_that_cannot_start_says_why(prefix, tmp_path):
