@@ -26,7 +26,25 @@ from gridgov import arrow
 from gridgov.amounts import json_number
 from gridgov.errors import BadInput, Damaged
 from gridgov.journal import JournalRecord
-from gridgov.tables import INTERACTION, Builder, Run, Slice, names_of
+from gridgov.tables import (
+    FORM,
+    INTERACTION,
+    Builder,
+    Commons,
+    Run,
+    Slice,
+    as_ints,
+    decimals,
+    exact_decimals,
+    names_of,
+    tables,
+)
+
+__all__ = [  # what `tables` derives may be asked for here, too
+    "FORM", "INTERACTION", "SEALED", "SHADOWED", "Builder", "Commons", "Metrics", "Number", "Run", "Seal", "Seals",
+    "Slice", "Store", "Writer", "as_ints", "attach", "blank", "complete", "decimals", "do", "exact_decimals", "export",
+    "first_line", "is_locked", "metrics", "names_of", "query", "seals", "tables", "write_journal", "write_texts",
+]  # fmt: skip
 
 SQL = Path(__file__).parent / "sql"
 

@@ -767,8 +767,8 @@ class Service(Pages):
         try:
             if asked.dry_run:
                 return self._dry(judge)
-            told = self._run(command)
-            return self._answer(told, reply=self._replies([proposal_id]).get(proposal_id))
+            reply = self._replies([proposal_id]).get(proposal_id)  # first: what is decided is answered without a look
+            return self._answer(self._run(command), reply=reply)
         except _NotHeld:
             found = self.proposal(proposal_id)
         raise Recorded(f"proposal {proposal_id} is not held: it was {found['outcome']}", found)
