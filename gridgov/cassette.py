@@ -592,14 +592,13 @@ class Recorder:
         self.samples = Samples()
         self.known = Cassette(())
         self._systems: set[str] = set()
-        if not resume:
-            self._refuse_to_replace()
         try:
             self._file = self._claimed()
             try:
                 if resume:
                     self._go_on()
                 else:
+                    self._refuse_to_replace()  # not before it is claimed: a run that had it may end meanwhile
                     self._file.truncate(0)
             except BaseException:
                 if not os.fstat(self._file.fileno()).st_size:
@@ -671,18 +670,21 @@ class Recorder:
         return interaction
 
     def finish(self) -> None:
-        """Puts the complete file in its place."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self.part, self.path)
+        """Puts the complete file in its place; until it is there, no other run can claim it."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self.part, self.path)
+        finally:
+            self._file.close()
 
     def stop(self) -> None:
         """Ends without a cassette; with `resume`, what came so far is kept for the next run."""
         try:
-            self._file.close()
-        finally:
-            if not self.resume:
+            if not self.resume and not self._file.closed:  # once it is closed, the name may be another run's
                 self.part.unlink(missing_ok=True)
+        finally:
+            self._file.close()
 
     def __enter__(self) -> Recorder:
         return self

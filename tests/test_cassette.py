@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -353,6 +354,55 @@ def test_whoever_comes_as_a_recording_is_put_in_its_place_begins_anew(tmp_path, 
     with Recorder(path, resume=True) as second:
         assert len(second.known.interactions) == 1, "what was finished in between is known, and was not emptied"
     assert len(read(path).interactions) == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_recording_is_not_let_go_before_it_is_in_its_place(tmp_path, monkeypatch, resume):
+    path, put = tmp_path / "x.jsonl", os.replace
+    first = Recorder(path)
+    first.write(line_of(NOTHING))
+
+    def late(*args):
+        monkeypatch.undo()
+        with pytest.raises(BadInput, match="another run is recording into it"):
+            Recorder(path, resume=resume)
+        put(*args)
+
+    monkeypatch.setattr(os, "replace", late)
+    first.finish()
+    assert len(read(path).interactions) == 1 and not first.part.exists()
+
+
+def test_recording_that_stops_takes_away_nobody_elses(tmp_path, monkeypatch):
+    path, unlink = tmp_path / "x.jsonl", Path.unlink
+    first = Recorder(path)
+
+    def late(*args, **options):
+        monkeypatch.undo()
+        with pytest.raises(BadInput, match="another run is recording into it"):
+            Recorder(path)
+        unlink(*args, **options)
+
+    monkeypatch.setattr(Path, "unlink", late)
+    first.stop()
+    first.stop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_does_not_write_over_what_a_model_said_to_a_run_that_just_ended(tmp_path, monkeypatch):
+    path = tmp_path / "x.jsonl"
+    opened, first = os.open, Recorder(path)
+
+    def late(*args):
+        monkeypatch.undo()
+        first.write(line_of(NOTHING))
+        first.finish()
+        return opened(*args)
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(BadInput, match="more than a synthetic cassette"):
+        Recorder(path)
+    assert len(read(path).interactions) == 1 and not first.part.exists()
 
 
 def test_says_where_it_cannot_write(tmp_path):
