@@ -36,9 +36,9 @@ from gridgov.journal import START, Genesis, JournalRecord, Registration
 from gridgov.model import LedgerEntry
 from gridgov.queries import migrations, query, snapshot
 from gridgov.reader import Ask, Reading
-from gridgov.replay import Columns, chain, fold
+from gridgov.replay import Columns, chain, follow
 from gridgov.rows import Rows, Statement, array
-from gridgov.standing import follow, load_state
+from gridgov.standing import catch_up, load_state
 from gridgov.state import State
 from gridgov.stored import answered_by, columns_of, decoded, entries_after, lines, record_by, records_after, row_by
 
@@ -393,8 +393,8 @@ class PostgresLedger(Desk):
 def rebuild(url: str, grid: str) -> int:
     """Makes actors, resources and balances anew from the journal, and returns the seq that they are as of.
 
-    For the owner of the schema, not for the app's role. Raises Damaged where the journal is no chain: nothing is
-    changed then. Complexity: O(journal), under the lock.
+    For the owner of the schema, not for the app's role. Raises Damaged where the journal is no chain, or a record of
+    it cannot follow: nothing is changed then. Complexity: O(journal), under the lock.
     """
     with _connect(url, grid) as connection, _told(f"rebuilding grid {grid}"):
         _set_up(connection, grid, idle_ms=0)
@@ -402,7 +402,7 @@ def rebuild(url: str, grid: str) -> int:
         _begin(connection)
         state, rows = State(), Rows()
         for record in chain(lines(connection)):
-            fold(state, record)
+            follow(state, record)
             if type(record.payload) is Genesis or type(record.payload) is Registration:
                 rows.know(record.payload, record.seq)
         rows.moved = {(actor, name): held for name, own in state.balances.items() for actor, held in own.items()}
@@ -497,7 +497,7 @@ class _Session:
         state, same = self.engine.state, generation == self.generation
         if same and head == (state.seq, state.digest):
             pass
-        elif not same or not follow(self.connection, state, generation, self.desk.taken):
+        elif not same or not catch_up(self.connection, state, generation, self.desk.taken):
             self.desk, self.engine = self._load()
         ids = [call.proposal_id for call in calls if call.proposal_id is not None]
         self.desk.look_up(ids)

@@ -11,7 +11,7 @@ from gridgov.journal import JournalRecord
 from gridgov.model import LedgerEntry, WorldState
 from gridgov.queries import Cursor, Session, query, snapshot
 from gridgov.rows import array
-from gridgov.standing import follow, load_state, state_at
+from gridgov.standing import catch_up, load_state, state_at
 from gridgov.state import State
 from gridgov.stored import UUID, answered_by, decoded, entry_of, row_by, uuids
 
@@ -57,7 +57,7 @@ class Reading:
 
     def _current(self) -> State:
         state, self._state = self._state, None  # whatever goes wrong on the way, the next look starts anew
-        if state is None or not self.pool.ask(partial(follow, state=state, generation=self._generation)):
+        if state is None or not self.pool.ask(partial(catch_up, state=state, generation=self._generation)):
             state, self._generation = self.pool.ask(_loaded)
             self._shown = None
         self._state = state

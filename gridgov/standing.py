@@ -9,7 +9,7 @@ from gridgov.errors import BadInput, Damaged
 from gridgov.journal import Close, JournalRecord, digest
 from gridgov.model import LedgerEntry
 from gridgov.queries import Session, query, snapshot
-from gridgov.replay import fold
+from gridgov.replay import fold, follow
 from gridgov.rows import Pair, actor_id, array, quoted
 from gridgov.state import State
 from gridgov.stored import decoded, entry_as_of, record_by, row_by
@@ -131,7 +131,7 @@ def _amounts(state: State, rows: Iterable[tuple[Any, ...]]) -> dict[str, dict[st
     return found
 
 
-def follow(session: Session, state: State, generation: int, taken: Taken | None = None) -> bool:
+def catch_up(session: Session, state: State, generation: int, taken: Taken | None = None) -> bool:
     """Folds what was committed since into the state; False where it has to be loaded anew.
 
     That is where so much was committed, or where the balances were made anew since: theirs is another generation.
@@ -149,7 +149,7 @@ def follow(session: Session, state: State, generation: int, taken: Taken | None 
         record = decoded(body, found)
         if digest(state.digest, body) != found or record.seq != state.seq + 1:
             raise Damaged(f"journal record {record.seq} does not follow from the one before")
-        entries = fold(state, record)
+        entries = follow(state, record)
         if taken is not None:
             taken(record, entries)
     return True

@@ -34,7 +34,7 @@ from gridgov.cassette import read_lines
 from gridgov.errors import BadInput
 from gridgov.journal import Decision, JournalRecord
 from gridgov.model import Code, Outcome, Resource, Transfer, Violation
-from gridgov.replay import fold
+from gridgov.replay import follow
 from gridgov.source import Source
 from gridgov.state import State
 from gridgov.whatif import prices_of
@@ -130,7 +130,7 @@ def _planned(scenario: Scenario, records: Sequence[JournalRecord], epoch: int, *
         return scenario
     state = State()
     for record in records:
-        fold(state, record)
+        follow(state, record)
         if record.epoch == since and record.kind == "close":
             break
     held = {(actor, name): amount for name, own in state.balances.items() for actor, amount in own.items()}

@@ -27,7 +27,7 @@ from gridgov.journal import Decision, JournalRecord, Settlement, canonical
 from gridgov.ledger import Ledger, MemoryLedger
 from gridgov.model import Outcome
 from gridgov.propose import Proposer
-from gridgov.replay import Ints, fold
+from gridgov.replay import Ints, follow
 from gridgov.source import open_source
 from gridgov.state import State
 from gridgov.tables import Commons, Run
@@ -70,10 +70,10 @@ class Past(NamedTuple):
         return [row for row in self.interactions if row["epoch"] <= self.epoch]
 
     def fill(self, ledger: Ledger) -> None:
-        """Takes the records over, as they are, into an empty ledger."""
+        """Takes the records over, as they are, into an empty ledger. Raises Damaged where one follows from nothing."""
         state = State()
         for record in self.records:
-            ledger.append(record, fold(state, record))
+            ledger.append(record, follow(state, record))
         ledger.commit()
 
     def asked(self, used: Sequence[Interaction]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pytest
 
-from gridgov.errors import BadInput, CassetteMiss
+from gridgov.errors import BadInput, CassetteMiss, Damaged
 from gridgov.export import export
+from gridgov.journal import START, canonical, digest
 from gridgov.replay import replay
 from gridgov.source import open_source
 from gridgov.verify import verify
@@ -265,6 +267,23 @@ def test_nothing_is_planned_where_it_would_not_be_known_what_comes_of_it(tmp_pat
         world.scenario = replace(world.scenario, since=Since(4, {}, hindered))
         with pytest.raises(BadInput, match=f"no plan for energy: {hindered}; choose another policy"):
             plan(world)
+
+
+def test_a_past_whose_chain_is_right_and_in_which_a_record_follows_from_nothing_is_damage(fork, tmp_path):
+    path = parent(tmp_path, "community-week", epochs=30).summary.export
+    with duckdb.connect(str(path)) as connection:
+        previous, forged = START, 0
+        for seq, body in connection.execute("SELECT seq, body FROM journal ORDER BY seq").fetchall():
+            said = json.loads(body)
+            if not forged and said["payload"].get("outcome") == "executed":
+                forged, said["payload"]["entries"] = seq, []
+            text = canonical(said)
+            previous = digest(previous, text)
+            connection.execute("UPDATE journal SET body = ?, digest = ? WHERE seq = ?", [text, previous.hex(), seq])
+        connection.execute("UPDATE runs SET head_digest = ?", [previous.hex()])
+    for proposer in (None, "policy:optimal"):
+        with pytest.raises(Damaged, match=f"journal record {forged} .*does not follow from the state before"):
+            fork(path, 20, proposer=proposer)
 
 
 def test_only_a_run_with_its_scenario_is_forked(fork, tmp_path):

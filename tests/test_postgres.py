@@ -1,6 +1,7 @@
 """The production ledger: one order, nothing lost, nothing doubled, nothing changed; and what a restart must know."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -29,7 +30,7 @@ from gridgov.embedded import Embedded
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Conflict, Damaged, GridgovError, Unreachable
 from gridgov.flows import Request
-from gridgov.journal import Decision, Genesis, Registration
+from gridgov.journal import Decision, Genesis, Registration, digest
 from gridgov.ledger import MemoryLedger
 from gridgov.model import (
     Actor,
@@ -796,6 +797,25 @@ def test_rebuilding_makes_all_tables_anew_that_follow_from_the_journal(grid, wri
     with pytest.raises(Damaged, match="journal record 5"):
         postgres.rebuild(grid, "main")
     assert shown() == changed
+
+
+def test_record_that_is_rightly_chained_and_follows_from_nothing_is_damage_to_whoever_folds_it(grid, writer, reader):
+    assert reader.look(lambda state: state.seq) == 1
+    with Writer(grid, "main") as other:
+        propose(other, proposal("one"))
+    with session(grid) as owner:
+        (start, _), (_, body) = owner.execute("SELECT digest, body FROM journal ORDER BY seq").fetchall()
+        said = json.loads(body)
+        body = json.dumps({**said, "payload": {**said["payload"], "entries": []}})
+        owner.execute("ALTER TABLE journal DISABLE TRIGGER ALL")
+        owner.execute("UPDATE journal SET body = %s, digest = %s WHERE seq = 2", (body, digest(start, body)))
+    for folding in (
+        lambda: postgres.rebuild(grid, "main"),
+        lambda: reader.look(lambda state: state.seq),
+        lambda: propose(writer, proposal("two")),
+    ):
+        with pytest.raises(Damaged, match=r"journal record 2 .*does not follow from the state before"):
+            folding()
 
 
 def test_rebuilding_reaches_whoever_holds_a_state(grid, writer, reader):
