@@ -30,6 +30,7 @@ from gridgov.embedded import Embedded
 from gridgov.engine import Engine
 from gridgov.errors import BadInput, Conflict, Damaged, GridgovError, Unreachable
 from gridgov.flows import Request
+from gridgov.grid_export import export_grid
 from gridgov.journal import Decision, Genesis, Registration, digest
 from gridgov.ledger import MemoryLedger
 from gridgov.model import (
@@ -46,8 +47,10 @@ from gridgov.model import (
     uuid5,
 )
 from gridgov.postgres import APP, READ, PostgresLedger, Reader, Writer, migrate
+from gridgov.source import open_source
 from gridgov.standing import load_state
 from gridgov.state import State
+from gridgov.verify import verify
 from sim.launch import seats
 from sim.loading import load
 from sim.runner import Runner
@@ -506,7 +509,7 @@ def test_texts_of_all_kinds_are_kept_as_they_are(grid, writer):
         assert metadata == {"flow": nasty}
 
 
-def test_database_of_another_encoding_keeps_texts_as_they_are_or_refuses_them(server):
+def test_database_of_another_encoding_keeps_texts_as_they_are_or_refuses_them(server, tmp_path):
     server.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
     url = server.url("latin")
     migrate(url, "main")
@@ -519,6 +522,9 @@ def test_database_of_another_encoding_keeps_texts_as_they_are_or_refuses_them(se
         with pytest.raises(GridgovError, match="the database refuses to record it"):
             propose(writer, proposal("refused", reasoning="⚡"))
     assert [d.reasoning for d in decisions(check(url))] == ["café"]
+    with open_source(str(export_grid(url, "main", tmp_path / "main.duckdb")), tmp_path) as source:
+        assert [d.reasoning for d in decisions(source.records())] == ["café"]
+        assert verify(source).first is None
     server.execute("DROP DATABASE latin WITH (FORCE)")
 
 

@@ -740,7 +740,8 @@ FROM journal WHERE seq <= current_setting('gridgov.seq')::bigint ORDER BY seq
 -- For a session whose COPYs cannot take parameters: how far they go is set beforehand.
 SELECT
     set_config('role', $1, false), set_config('search_path', quote_ident($2) || ', pg_temp', false),
-    set_config('timezone', 'UTC', false), set_config('gridgov.seq', $3, false), set_config('gridgov.entries', $4, false)
+    set_config('timezone', 'UTC', false), set_config('client_encoding', 'UTF8', false),
+    set_config('gridgov.seq', $3, false), set_config('gridgov.entries', $4, false)
 
 -- ---------------------------------------------------------------- the server
 
