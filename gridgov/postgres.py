@@ -259,6 +259,7 @@ def _execution(pg: PGconn, statement: Statement, prepared: Collection[str] = ())
         elif result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             last = result
         else:
+            yield from _drained(pg)
             raise psycopg.errors.error_from_result(result)
     if statement.touched is not None and last is not None and last.command_tuples != statement.touched:
         raise Damaged(f"{last.command_tuples} balances were moved instead of {statement.touched}; "
@@ -271,10 +272,18 @@ def _preparation(pg: PGconn, name: str) -> Steps:
     pg.send_prepare(name.encode(), re.sub(r"%\(\w+\)s", "$1", query(name)).encode())
     result = yield from _next_result(pg)
     assert result is not None, "a statement has a result"
+    yield from _drained(pg)
     if result.status != ExecStatus.COMMAND_OK:
         raise psycopg.errors.error_from_result(result)
-    yield from _next_result(pg)
     return result
+
+
+def _drained(pg: PGconn) -> Steps:
+    """Takes what else the server says, up to its end: only then is a session free for the next statement."""
+    with suppress(psycopg.OperationalError):  # one that is over says no more; why, was said before
+        while (yield from _next_result(pg)) is not None:
+            pass
+    return None
 
 
 def _next_result(pg: PGconn) -> Steps:
@@ -319,6 +328,7 @@ def _copied_out(connection: Connection, name: str) -> bytes:
                     _wait(pg)
                     pg.consume_input()
         elif result.status != ExecStatus.COMMAND_OK:
+            _finished(connection, _drained(pg))
             raise psycopg.errors.error_from_result(result)
     return b"".join(parts)
 

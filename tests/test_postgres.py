@@ -28,7 +28,7 @@ from gridgov import batch, beside, postgres, queries, replay, standing, stored
 from gridgov.batch import Committed
 from gridgov.embedded import Embedded
 from gridgov.engine import Engine
-from gridgov.errors import BadInput, Conflict, Damaged, GridgovError, Unreachable
+from gridgov.errors import BadInput, Conflict, Damaged, GridgovError, Misplaced, Unreachable
 from gridgov.flows import Request
 from gridgov.grid_export import export_grid
 from gridgov.journal import Decision, Genesis, Registration, digest
@@ -630,6 +630,18 @@ def test_ledger_for_one_engine_notices_another_writer(grid):
         ledger.commit()
     ledger.close()
     assert len(decisions(check(grid))) == 1
+
+
+def test_ledger_for_one_engine_lets_go_of_the_lock_where_it_is_refused(grid):
+    ledger = PostgresLedger(grid, "main")
+    Engine(ledger).propose(proposal("mine"), 2_000)
+    with session(grid) as owner:
+        owner.execute(sql.SQL("REVOKE INSERT ON journal FROM {}").format(sql.Identifier(APP)))
+        with pytest.raises(Misplaced, match="permission denied for table journal"):
+            ledger.commit()
+        assert owner.execute("SELECT pg_try_advisory_xact_lock('journal'::regclass::oid::bigint)").fetchone() == (True,)
+    assert len(list(ledger.records())) == 1
+    ledger.close()
 
 
 # --- what goes wrong with the database --------------------------------------------------------------------------------
