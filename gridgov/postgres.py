@@ -1,6 +1,6 @@
 """The grid in Postgres: sessions, migrations, one total order, group commit; nothing is decided here.
 
-The only module that knows the driver. All SQL is in `sql/postgres`, and asked for by name (`queries`); what is written
+The only importer of the driver. All SQL is in `sql/postgres`, and asked for by name (`queries`); what is written
 is made in `rows`, what is read becomes records and states in `stored` and `standing`.
 
 A batch is one transaction: take the grid's advisory lock, read the head of the journal, fold what others wrote since,
@@ -468,6 +468,7 @@ class _Session:
 
     def __init__(self, url: str, grid: str) -> None:
         self.connection = connect(url, grid)
+        self.connection.prepare_threshold = None  # else the driver, at a ROLLBACK, drops all that is prepared: ours too
         self.transit: _Transit | None = None
         with _closed_on_failure(self.connection):
             for name in PREPARED:

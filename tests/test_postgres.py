@@ -1046,6 +1046,16 @@ def test_two_processes_make_one_order_and_neither_starves(grid):
     assert len(turns) > 10, "they take turns while both write"
 
 
+def test_what_a_session_prepared_outlives_what_the_driver_would_prepare_and_a_rollback(grid):
+    made = postgres._Session(grid, "main")
+    for n in range(8):
+        assert made.holds(1, b"no digest") is False
+        assert made._search([proposal(f"{n}").id]) == []
+    names = made.connection.execute("SELECT name FROM pg_prepared_statements ORDER BY name").fetchall()
+    assert [name for (name,) in names] == sorted(postgres.PREPARED)
+    made.connection.close()
+
+
 def test_server_that_is_killed_loses_nothing_acknowledged_and_doubles_nothing(server, place):
     with Embedded(place / "server") as embedded:
         migrate(embedded.url, "main")
