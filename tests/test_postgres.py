@@ -128,9 +128,21 @@ def propose(writer, asked, at=2_000):
     return writer.submit(lambda engine: engine.propose(asked, at), asked.id)
 
 
+def opened(url, patience_s=60):
+    """A session that reads, waited for: where a server recovers on a busy machine, one try may not be enough."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return postgres.connect(url, "main", READ)
+        except Unreachable:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+
+
 def journal(url):
     """The records as they are stored, their chain checked."""
-    connection = postgres.connect(url, "main", READ)
+    connection = opened(url)
     try:
         return list(replay.chain(stored.lines(connection)))
     finally:
@@ -143,7 +155,7 @@ def check(url):
     state, entries = State(), list[LedgerEntry]()
     for record in records:
         entries += replay.fold(state, record)
-    connection = postgres.connect(url, "main", READ)
+    connection = opened(url)
     try:
         same_state(load_state(connection), state)
         assert list(stored.entries_after(connection)) == entries
