@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jinja2
@@ -352,16 +352,29 @@ class _View(NamedTuple):
     world: WorldState
     may_move: tuple[str, ...] | None
     receivers: tuple[str, ...]
-    left_out: int = 0
+    left_out: Mapping[str, int] = MappingProxyType({})
+    """How many `actors` are left out, and how many `receivers` of those that are told by their names alone."""
 
-    def among(self, kept: Collection[str]) -> _View:
-        """The same with some of the actors; the others are left out, wherever they stand."""
+    @property
+    def names_alone(self) -> bool:
+        """Whether more may receive than are shown."""
+        return len(self.receivers) > len(self.world.actors)
+
+    def among(self, kept: Collection[str], named: tuple[str, ...] = ()) -> _View:
+        """The same with some of the actors; the others are left out, wherever they stand.
+
+        Those that are shown may receive, or those `named` where names alone are told.
+        """
         world = self.world
         actors = tuple(view for view in world.actors if view.id in kept)
-        left_out = len(set(self.receivers).union(view.id for view in world.actors)) - len(actors)
-        world = world._replace(actors=actors, constraints=_constraints_of(world.constraints, kept))
         ids = tuple(view.id for view in actors)
-        return _View(world, None if self.may_move is None else _both(ids, self.may_move), ids, left_out)
+        receivers = named if self.names_alone else ids
+        left_out = {"actors": len(world.actors) - len(actors)}
+        if self.names_alone:
+            left_out["receivers"] = len(self.receivers) - len(receivers)
+        world = world._replace(actors=actors, constraints=_constraints_of(world.constraints, kept))
+        may_move = None if self.may_move is None else _both(ids, self.may_move)
+        return _View(world, may_move, receivers, {what: count for what, count in left_out.items() if count})
 
 
 def _both(ids: tuple[str, ...], others: Collection[str]) -> tuple[str, ...]:
@@ -403,19 +416,34 @@ def _sizes(world: WorldState) -> dict[str, int]:
     return found
 
 
-def _fitted(view: _View, you: str | None, sizes: Mapping[str, int], room: int) -> _View:
-    """The actors that fit into so many characters: whom it speaks for, then the largest surpluses and needs.
+def _order(view: _View, you: str | None) -> list[str]:
+    """Who is shown before whom: whom it speaks for, then those of its mandate, then the others.
 
-    A surplus is what an actor holds beyond its need and what it must keep; the ranks of all resources take turns.
+    The others, and those of the mandate, by the largest surpluses and needs. A surplus is what an actor holds beyond
+    its need and what it must keep; the ranks of all resources take turns.
+    """
+    mandate = frozenset(view.may_move or ())
+    return sorted(dict.fromkeys(_by_interest(view.world)), key=lambda actor: (actor != you, actor not in mandate))
+
+
+def _fitted(view: _View, order: Iterable[str], sizes: Mapping[str, int], room: int) -> _View:
+    """The first actors that fit into so many characters, and then the names of receivers that do.
+
+    Names alone come in the grid's order: any other would tell what those actors hold.
     """
     kept: set[str] = set()
-    for actor in chain([] if you is None else [you], _by_interest(view.world)):
-        if actor not in kept:
-            room -= sizes[actor]
-            if room < 0:
-                break
-            kept.add(actor)
-    return view.among(kept)
+    for actor in order:
+        room -= sizes[actor]
+        if room < 0:
+            return view.among(kept)
+        kept.add(actor)
+    named: list[str] = []
+    for name in view.receivers:
+        room -= len(exact_json(name)) + 1
+        if room < 0:
+            break
+        named.append(name)
+    return view.among(kept, tuple(named))
 
 
 def _by_interest(world: WorldState) -> Iterator[str]:
@@ -457,8 +485,9 @@ def _constraints_of(constraints: Constraints, actors: Collection[str]) -> Constr
 def _schema(senders: tuple[str, ...], receivers: tuple[str, ...], resources: tuple[str, ...]) -> Json:
     """The form of a reply: ids and names as enums, nothing optional and nothing else.
 
-    No bound for the amount: `exclusiveMinimum` is not among what Gemini supports, and bounds are among what makes a
-    form too complex for it. The prompt says that amounts are positive, and the validator sees to it.
+    Where nobody may send or nobody may receive, the list of transfers is empty: an enum must have values, and without
+    one any text would do. No bound for the amount: `exclusiveMinimum` is not among what Gemini supports, and bounds are
+    among what makes a form too complex for it. The prompt says that amounts are positive, and the validator sees to it.
     """
 
     def one_of(values: tuple[str, ...]) -> Json:
@@ -471,7 +500,8 @@ def _schema(senders: tuple[str, ...], receivers: tuple[str, ...], resources: tup
         "amount": {"type": "number"},
     }
     transfer = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-    whole = {"transfers": {"type": "array", "items": transfer}, "reasoning": {"type": "string"}}
+    transfers = {"type": "array", "items": transfer} | ({} if senders and receivers else {"maxItems": 0})
+    whole = {"transfers": transfers, "reasoning": {"type": "string"}}
     return {"type": "object", "properties": whole, "required": list(whole), "additionalProperties": False}
 
 
@@ -553,8 +583,9 @@ def render(
     """The request that puts a context to a model. Pure: the same input gives the same request, in any process.
 
     `parameters` go into the generation config (whole numbers, text, objects; a float has no canonical form). A request
-    of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, and says so; what
-    the last proposals came to takes a quarter of the budget at most.
+    of more than `budget` tokens, as estimated, leaves out actors that have least to give and to need, those outside of
+    the mandate first, and says so; what the last proposals came to takes a quarter of the budget at most. An actor that
+    is told the others' names alone is told as many as fit, and how many are left out.
     Raises BadInput where the template fails or the model's name is none. Complexity: O(actors and their limits).
     """
     check_model(model)
@@ -568,10 +599,10 @@ def render(
     found = made(whole)
     if found.tokens <= budget:
         return found
-    sizes = _sizes(whole.world)
+    sizes, order = _sizes(whole.world), _order(whole, context.actor)
     room = most - CHARACTERS_PER_TOKEN * made(whole.among(())).tokens
     while True:
-        view = _fitted(whole, context.actor, sizes, room)
+        view = _fitted(whole, order, sizes, room)
         found = made(view)
         if found.tokens <= budget or not view.world.actors:
             return found
@@ -598,8 +629,7 @@ def _request(
         asked["may_move"] = list(view.may_move)
     units = {name: {"decimals": resource.scale, "unit": resource.unit} for name, resource in resources.items()}
     data = {**asked, "resources": units, "world_state": world} | ({"history": history} if history else {})
-    if view.left_out:
-        left_out = {**left_out, "actors": view.left_out}
+    left_out = {**left_out, **view.left_out}
     if left_out:
         data["left_out"] = left_out
     given = {
@@ -609,7 +639,7 @@ def _request(
         "has_history": bool(history),
         "has_mandate": view.may_move is not None,
         "has_frozen": any(actor.frozen for actor in view.world.actors),
-        "has_left_out": view.left_out > 0,
+        "has_left_out": "actors" in view.left_out,
     }
     given = {name: given[name] for name in prompt.variables}
     system, user = _filled(prompt, "system", given), _filled(prompt, "user", given)

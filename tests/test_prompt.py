@@ -467,10 +467,43 @@ def test_newest_proposals_are_those_that_are_shown():
     assert "left_out" not in data(render(PLANNER, context(grid(), history=said), model=MODEL))
 
 
-def test_mandate_in_a_large_grid_names_only_who_is_shown():
-    context = Context(Round(1, "planner", 1), crowd(2_000), mandate=frozenset({"home-1000", "home-2000"}))
-    request = render(PLANNER, context, model=MODEL, budget=20_000)
-    assert data(request)["may_move"] == ["home-2000"]
+def form_of(request):
+    return request.schema["properties"]["transfers"]["items"]["properties"]
+
+
+def test_those_of_a_mandate_are_shown_first_however_little_they_have_to_give_or_to_need():
+    asked = Context(Round(1, "homes", 1), crowd(3_000), mandate=frozenset({"home-1501", "home-3000"}))
+    request = render(PLANNER, asked, model=MODEL, budget=20_000)
+    shown = [actor["id"] for actor in data(request)["world_state"]["actors"]]
+    assert data(request)["may_move"] == form_of(request)["from"]["enum"] == ["home-1501", "home-3000"]
+    assert {"home-1501", "home-3000", "home-1", "home-2999"} <= set(shown) == set(form_of(request)["to"]["enum"])
+    assert data(request)["left_out"] == {"actors": 3_000 - len(shown)} and request.tokens <= 20_000
+
+
+def test_large_mandate_names_only_who_is_shown_and_those_with_most_to_give_and_to_need():
+    shared = frozenset(f"home-{n}" for n in range(2, 3_000))
+    request = render(PLANNER, Context(Round(1, "homes", 1), crowd(3_000), mandate=shared), model=MODEL, budget=20_000)
+    shown = {actor["id"] for actor in data(request)["world_state"]["actors"]}
+    assert set(data(request)["may_move"]) == shown and 0.7 * 20_000 < request.tokens <= 20_000
+    assert {"home-2", "home-2999"} <= shown and not {"home-1", "home-1500", "home-3000"} & shown
+
+
+@pytest.mark.parametrize(("mandate", "budget"), [(frozenset(), BUDGET), (frozenset({"home-1"}), 1)])
+def test_who_may_move_nothing_is_asked_for_no_transfers(mandate, budget):
+    request = render(PLANNER, Context(Round(1, "homes", 1), crowd(20), mandate=mandate), model=MODEL, budget=budget)
+    assert data(request)["may_move"] == []
+    assert request.schema["properties"]["transfers"]["maxItems"] == 0
+
+
+def test_actor_that_shares_nothing_is_told_as_many_names_as_fit():
+    asked = Context(Round(1, "homes/home-9000", 1), crowd(20_000), "home-9000")
+    request = render(SPEAKER, asked, model=MODEL, budget=20_000)
+    named = form_of(request)["to"]["enum"]
+    assert [actor["id"] for actor in data(request)["world_state"]["actors"]] == ["home-9000"]
+    assert named == [f"home-{n}" for n in range(1, len(named) + 1)], "in no order that tells who has much"
+    assert 0.99 * 20_000 < request.tokens <= 20_000
+    assert data(request)["left_out"] == {"receivers": 20_000 - len(named)}
+    assert form_of(request)["from"]["enum"] == data(request)["may_move"] == ["home-9000"]
 
 
 def test_grid_that_fits_is_shown_whole():
