@@ -78,7 +78,7 @@ def moved_by(payload: Outcomes, held: Decision | None) -> dict[Pair, int]:
 def reply_of(about: Json) -> Reply | None:
     """Whose reply an exchange that was kept came to; None where nobody replied, or without a name."""
     model = about.get("model_answered")
-    return None if not model else Reply(model, str(about.get("origin")))
+    return None if not model else Reply(model, about.get("origin", "recorded"))
 
 
 class Pages:

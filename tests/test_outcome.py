@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from gridgov import outcome
 from gridgov.journal import Decision
 from gridgov.model import Code, Limit, Outcome
-from gridgov.outcome import code, fenced, outcome_json, touched
+from gridgov.outcome import Reply, code, fenced, outcome_json, touched
+from gridgov.pages import reply_of
 from gridgov.replay import fold
 from gridgov.state import State
 from tests import worlds
@@ -119,6 +120,11 @@ def test_issue_says_whose_the_reply_was_and_calls_a_synthetic_one_synthetic():
     assert "The reply is that of the model ``gemini` # x" in told["linear"]["description"]
     assert "synthetic" not in told["linear"]["description"]
     assert all(len(line) < 300 for line in told["linear"]["description"].splitlines())
+
+
+def test_reply_that_was_kept_without_an_origin_is_a_recorded_one():
+    assert reply_of({"model_answered": "gemini-x"}) == Reply("gemini-x", "recorded")
+    assert reply_of({}) is None
 
 
 def test_dry_run_has_neither_number_nor_issue():
