@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -236,15 +236,26 @@ _PATTERNS = {UUID: "expected a UUID", r"\S": "expected some words", r"^[^\x00]+$
 
 
 def _invalid(status: int, errors: Any, body: Any = None) -> Problem:
-    """What is wrong with a request, at each place in plain words. A form's alternatives are no places."""
-    found: dict[tuple[str | int, ...], str] = {}
+    """What is wrong with a request, at each place in plain words. A form's alternatives are no places: all are said."""
+    found: dict[tuple[str | int, ...], list[str]] = {}
     for error in errors[:20]:
         if error["type"] != "none_required":
             said = _PLAINLY.get(error["type"]) or _PATTERNS.get(error.get("ctx", {}).get("pattern")) or error["msg"]
-            found[_place(error, body)] = said
-    told = [{"path": list(path), "message": said} for path, said in found.items()]
+            found.setdefault(_place(error, body), []).append(said)
+    told = [{"path": list(path), "message": _either(said)} for path, said in found.items()]
     where = ".".join(str(step) for step in told[0]["path"])
     return Problem(status, f"{where}: {told[0]['message']}", path=told[0]["path"], errors=told)
+
+
+def _either(alternatives: Iterable[str]) -> str:
+    """Alternatives in one sentence, each once; whole numbers are not told apart from numbers."""
+    said = dict.fromkeys(alternatives)
+    if _PLAINLY["is_instance_of"] in said:
+        said.pop(_PLAINLY["int_type"], None)
+    expected = "expected "
+    if all(one.startswith(expected) for one in said):
+        return expected + ", or ".join(one.removeprefix(expected) for one in said)
+    return ", or ".join(said)
 
 
 def _place(error: Any, body: Any) -> tuple[str | int, ...]:

@@ -285,6 +285,19 @@ def test_says_in_plain_words_what_is_wrong_and_where(calm, change, path, message
     assert told["detail"] == f"{'.'.join(map(str, path))}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ([1], "expected text, or a whole number"),
+        ("x" * 101, "String should have at most 100 characters, or expected a whole number"),
+    ],
+)
+def test_says_all_that_is_allowed_in_one_place(calm, code, message):
+    body = {"proposal_id": OTHER, "unavailable": {"kind": "quota", "code": code}}
+    told = problem(calm.ask("POST", "/v1/proposals", body), 422)
+    assert told["errors"] == [{"path": ["unavailable", "code"], "message": message}]
+
+
 def test_says_what_is_missing_and_what_an_id_is(calm):
     told = problem(calm.ask("POST", "/v1/proposals", {"proposal_id": "x", "proposal": {}}), 422)
     assert told["errors"] == [
