@@ -363,6 +363,7 @@ class PostgresLedger(Desk):
             scales: dict[str, int] = dict(connection.execute(query("scales")).fetchall())
             listed = {(actor, resource) for actor, resource, _ in connection.execute(query("balances"))}
         super().__init__(partial(answered_by, connection), self.head[0], scales, listed)
+        self._unwritten: list[Statement] = []
 
     def append(self, record: JournalRecord, entries: Sequence[LedgerEntry]) -> None:
         """Takes the record that follows the last one, with its entries; it counts once committed."""
@@ -370,21 +371,27 @@ class PostgresLedger(Desk):
         self._last = record.digest
 
     def commit(self) -> None:
-        """Makes everything that was appended durable, all of it or nothing. Raises Damaged or Unreachable."""
-        if self.rows.journal:
+        """Makes everything that was appended durable, all of it or nothing. Raises Damaged or Unreachable.
+
+        What was refused is asked for again at the next commit: what came after it cannot do without.
+        """
+        if self.rows.journal or self._unwritten:
             with _told("appending to the ledger"):
                 try:
                     found, _ = _begin(self.connection)
                     if found != self.head:
                         raise Damaged(f"somebody else writes to this grid: its head is record {found[0]}, "
                                       f"not {self.head[0]}; run one at a time")  # fmt: skip
-                    for statement in self.pass_on():
+                    sent = self.sent
+                    self._unwritten += self.pass_on()
+                    self.sent = sent | self.sent
+                    for statement in self._unwritten:
                         _finished(self.connection, _execution(self.connection.pgconn, statement))
                 except BaseException:
                     _roll_back(self.connection)
                     raise
                 self.connection.execute(query("commit"))
-            self.head = (self.seq, self._last)
+            self.head, self._unwritten = (self.seq, self._last), []
             self.written()
 
     def records(self) -> Iterator[JournalRecord]:

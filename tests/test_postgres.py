@@ -644,16 +644,23 @@ def test_ledger_for_one_engine_notices_another_writer(grid):
     assert len(decisions(check(grid))) == 1
 
 
-def test_ledger_for_one_engine_lets_go_of_the_lock_where_it_is_refused(grid):
+def test_ledger_for_one_engine_that_is_refused_lets_go_of_the_lock_and_goes_on(grid):
     ledger = PostgresLedger(grid, "main")
-    Engine(ledger).propose(proposal("mine"), 2_000)
+    engine = Engine(ledger)
+    engine.propose(proposal("mine"), 2_000)
     with session(grid) as owner:
         owner.execute(sql.SQL("REVOKE INSERT ON journal FROM {}").format(sql.Identifier(APP)))
         with pytest.raises(Misplaced, match="permission denied for table journal"):
             ledger.commit()
         assert owner.execute("SELECT pg_try_advisory_xact_lock('journal'::regclass::oid::bigint)").fetchone() == (True,)
-    assert len(list(ledger.records())) == 1
+        assert len(list(ledger.records())) == 1
+        owner.execute(sql.SQL("GRANT INSERT ON journal TO {}").format(sql.Identifier(APP)))
+    engine.propose(proposal("next"), 2_000)
+    ledger.commit()
+    assert engine.propose(proposal("mine"), 2_001).outcome is Outcome.EXECUTED
+    ledger.commit()
     ledger.close()
+    assert [d.proposal_id for d in decisions(check(grid))] == [proposal("mine").id, proposal("next").id]
 
 
 # --- what goes wrong with the database --------------------------------------------------------------------------------
